@@ -1,0 +1,1 @@
+//! Floor 4: HTTP for headquarters and the page.

@@ -1,0 +1,1 @@
+//! Floor 1. Where pictures come in: one RTSP session a camera, its states, its clock.

@@ -1,0 +1,150 @@
+//! What stands in a district: buttons, their units, cameras. Validated once by `config`, immutable afterwards.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use super::{
+    ids::{ButtonId, CameraId},
+    place::{Bearing, Place},
+    secret::Secret,
+};
+
+/// How a button proves who it is.
+#[derive(Debug, Clone)]
+pub enum ButtonCredential {
+    /// A password, over plain MQTT or TLS.
+    Password(Secret),
+    /// A client certificate whose common name is the button's id.
+    Certificate,
+}
+
+/// A button and the post it sits in.
+#[derive(Debug, Clone)]
+pub struct Button {
+    /// Its id.
+    pub id: ButtonId,
+    /// Its name, for people.
+    pub name: String,
+    /// Where it stands.
+    pub at: Place,
+    /// How it proves who it is.
+    pub credential: ButtonCredential,
+    /// No sign of life for this long is an alarm.
+    pub silent_after: Duration,
+    /// The unit's own camera, when it has one: its id is [`CameraId::of_unit`].
+    pub unit: Option<Source>,
+}
+
+/// Login for a camera.
+#[derive(Debug, Clone)]
+pub struct Login {
+    /// User name.
+    pub username: String,
+    /// Password.
+    pub password: Secret,
+}
+
+/// How RTP travels from a camera.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Transport {
+    /// Interleaved in the RTSP connection (RFC 2326 section 10.12).
+    #[default]
+    Tcp,
+    /// Datagrams of their own.
+    Udp,
+}
+
+/// An RTSP stream to read.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// `rtsp://host[:port]/path`, without credentials.
+    pub url: url::Url,
+    /// A lighter stream of the same picture.
+    pub sub_url: Option<url::Url>,
+    /// Login, when the camera wants one.
+    pub login: Option<Login>,
+    /// How RTP travels.
+    pub transport: Transport,
+}
+
+/// What a camera can see: a sector, or all round.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct View {
+    /// Where it looks and how wide, in degrees; `None` sees all round.
+    pub sector: Option<(Bearing, f64)>,
+    /// How far a person can be made out, in metres.
+    pub range_m: f64,
+}
+
+/// What the spool keeps of a camera beside evidence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RecordPolicy {
+    /// Evidence only.
+    Incident,
+    /// Everything while the backhaul is down.
+    #[default]
+    Outage,
+    /// Everything.
+    Always,
+}
+
+/// A camera on a mast or wall.
+#[derive(Debug, Clone)]
+pub struct Camera {
+    /// Its id.
+    pub id: CameraId,
+    /// Its name, for people.
+    pub name: String,
+    /// Where it stands.
+    pub at: Place,
+    /// What it sees.
+    pub view: View,
+    /// How to read it.
+    pub source: Source,
+    /// What is kept of it beside evidence.
+    pub record: RecordPolicy,
+}
+
+/// Everything that stands in the district.
+#[derive(Debug, Default)]
+pub struct Inventory {
+    buttons: Vec<Arc<Button>>,
+    cameras: Vec<Arc<Camera>>,
+    button_index: HashMap<ButtonId, usize>,
+    camera_index: HashMap<CameraId, usize>,
+}
+
+impl Inventory {
+    /// An inventory of these. Of two with one id the first counts; `config` reports such twins before it comes here.
+    pub fn new(buttons: Vec<Button>, cameras: Vec<Camera>) -> Self {
+        let mut inventory = Self::default();
+        for button in buttons {
+            if !inventory.button_index.contains_key(&button.id) {
+                inventory.button_index.insert(button.id.clone(), inventory.buttons.len());
+                inventory.buttons.push(Arc::new(button));
+            }
+        }
+        for camera in cameras {
+            if !inventory.camera_index.contains_key(&camera.id) {
+                inventory.camera_index.insert(camera.id.clone(), inventory.cameras.len());
+                inventory.cameras.push(Arc::new(camera));
+            }
+        }
+        inventory
+    }
+    /// All buttons, in the order of the config.
+    pub fn buttons(&self) -> &[Arc<Button>] {
+        &self.buttons
+    }
+    /// All cameras, in the order of the config; units are not among them.
+    pub fn cameras(&self) -> &[Arc<Camera>] {
+        &self.cameras
+    }
+    /// The button of that id.
+    pub fn button(&self, id: &ButtonId) -> Option<&Arc<Button>> {
+        self.button_index.get(id).map(|&i| &self.buttons[i])
+    }
+    /// The camera of that id.
+    pub fn camera(&self, id: &CameraId) -> Option<&Arc<Camera>> {
+        self.camera_index.get(id).map(|&i| &self.cameras[i])
+    }
+}

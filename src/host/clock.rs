@@ -1,0 +1,51 @@
+//! The real clocks.
+
+use std::{sync::OnceLock, time::Duration};
+
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::district::clock::{Mono, Now, Utc};
+
+/// Both clocks, now, and whether the kernel says that wall time is synchronised.
+pub fn now() -> Now {
+    Now { mono: mono(), wall: wall(), synchronised: synchronised() }
+}
+
+/// `CLOCK_BOOTTIME`: monotonic, counts suspends too.
+pub fn mono() -> Mono {
+    let t = clock_gettime(ClockId::Boottime);
+    Mono::from_boot(Duration::new(u64::try_from(t.tv_sec).unwrap_or(0), u32::try_from(t.tv_nsec).unwrap_or(0)))
+}
+
+/// `CLOCK_REALTIME`.
+pub fn wall() -> Utc {
+    let t = clock_gettime(ClockId::Realtime);
+    Utc::from_micros(t.tv_sec.saturating_mul(1_000_000).saturating_add(t.tv_nsec / 1_000))
+}
+
+/// The tokio instant of a monotonic point, for `sleep_until`.
+pub fn deadline(at: Mono) -> tokio::time::Instant {
+    tokio::time::Instant::now() + at.since(mono())
+}
+
+/// Whether systemd-timesyncd or chrony has synchronised the clock since boot. systemd writes a flag file; where there
+/// is none, a clock beyond the build year is the best that can be said.
+fn synchronised() -> bool {
+    static FLAG: OnceLock<bool> = OnceLock::new();
+    if FLAG.get().is_some() {
+        return true;
+    }
+    let seen = std::path::Path::new("/run/systemd/timesync/synchronized").exists();
+    if seen {
+        let _ = FLAG.set(true);
+    }
+    seen
+}
+
+/// The kernel's boot id, which names the boot that [`Mono`] counts from.
+pub fn boot_id() -> &'static str {
+    static BOOT: OnceLock<String> = OnceLock::new();
+    BOOT.get_or_init(|| {
+        std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|s| s.trim().to_owned()).unwrap_or_default()
+    })
+}

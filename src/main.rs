@@ -1,0 +1,3 @@
+//! The `chowki` program.
+
+fn main() {}
