@@ -65,3 +65,11 @@ pub struct CameraEvidence {
     /// Recording has ended without gaps and everything is at headquarters.
     pub complete: bool,
 }
+
+impl CameraEvidence {
+    /// Works out whether it is complete, after any change.
+    pub fn settle(&mut self) {
+        self.complete =
+            self.ended && self.gaps.is_empty() && !self.objects.is_empty() && self.objects.iter().all(|o| o.delivered);
+    }
+}

@@ -30,10 +30,9 @@ pub struct Incident {
     pub kind: PressKind,
     /// A test press: marked everywhere, wakes nobody.
     pub test: bool,
-    /// The furthest step that is proven.
+    /// The furthest step that is proven. `received` only while the gateway's disk refuses to take it: headquarters is
+    /// told all the same, the button is not.
     pub state: Progress,
-    /// `false` while the gateway's disk refuses to take it: headquarters is told all the same, the button is not.
-    pub recorded: bool,
     /// The button.
     pub button: ButtonSummary,
     /// When it was first pressed.
@@ -125,8 +124,9 @@ pub struct LinkedCamera {
     pub recorded: bool,
     /// Why it ranks here, in words.
     pub reason: String,
-    /// Path of its live view on the gateway.
-    pub live: String,
+    /// Path of its live view on the gateway, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub live: Option<String>,
     /// Path of its evidence on the gateway.
     pub evidence: String,
 }

@@ -48,6 +48,8 @@ pub struct Press {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Progress {
+    /// Here, in memory only: the disk has not taken it. No button is ever told this.
+    Received,
     /// On disk in this gateway.
     Recorded,
     /// Headquarters' broker has it.

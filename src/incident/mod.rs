@@ -1,1 +1,18 @@
-//! Floor 2, pure: the incident engine, the ranking of nearby cameras, evidence windows.
+//! Floor 2, pure: what happens when a button is pressed. The engine decides; `gateway` carries out.
+//!
+//! ```text
+//! Input (press, status, camera report, acknowledgement, command, evidence)
+//!   └─> engine ──> Record   what the journal must hold; applying it is the only way state changes
+//!              └─> Effect   what the world is told, each after the records before it are synced
+//! ```
+
+pub mod case;
+pub mod engine;
+pub mod nearby;
+pub mod record;
+pub mod supervision;
+
+#[cfg(test)]
+mod fixtures;
+#[cfg(test)]
+mod tests;

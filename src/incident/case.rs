@@ -1,0 +1,188 @@
+//! One incident as the engine holds it: its document and what a document does not show. Pure.
+
+use std::collections::VecDeque;
+
+use crate::district::{
+    clock::{Mono, Utc},
+    evidence::{CameraEvidence, EvidenceObject, Gap},
+    ids::{CameraId, PressId},
+    incident::{Incident, PRESSES_SHOWN, PressEntry, TIMELINE_SHOWN, TimelineEntry},
+    press::Progress,
+};
+
+use super::record::{Opened, PressKey, more_urgent};
+
+/// How many keys of presses an incident remembers: a press that comes again later than that many others counts anew.
+pub const KEYS_KEPT: usize = 256;
+
+/// An incident and its bookkeeping.
+#[derive(Debug)]
+pub struct Case {
+    /// What headquarters reads.
+    pub document: Incident,
+    /// What its presses are recognised by, oldest first, at most [`KEYS_KEPT`].
+    pub keys: VecDeque<PressKey>,
+    /// The evidence window.
+    pub from: Mono,
+    /// Its end.
+    pub until: Mono,
+    /// The last revision that headquarters acknowledged.
+    pub delivered: u64,
+    /// Presses whose `delivered` the button has not been told yet, and the revision that carries them.
+    pub untold: VecDeque<(Option<PressId>, u64)>,
+    /// Evidence changed since the last revision.
+    pub evidence_changed: bool,
+    /// When the document was last put out.
+    pub published: Mono,
+    /// In memory only: the disk was failing when it last changed.
+    pub unstored: bool,
+}
+
+impl Case {
+    /// The case that an [`Opened`] makes.
+    pub fn new(opened: Opened) -> Self {
+        let Opened { document, keys, from, until, delivered } = opened;
+        let untold = document.presses.iter().map(|p| (p.press.clone(), document.revision)).collect();
+        Self {
+            document,
+            keys: keys.into(),
+            from,
+            until,
+            delivered,
+            untold,
+            evidence_changed: false,
+            published: Mono::default(),
+            unstored: false,
+        }
+    }
+
+    /// The case as a checkpoint holds it.
+    pub fn snapshot(&self) -> Opened {
+        let mut document = self.document.clone();
+        for evidence in &mut document.evidence {
+            evidence.objects.clear();
+        }
+        Opened {
+            document,
+            keys: self.keys.iter().cloned().collect(),
+            from: self.from,
+            until: self.until,
+            delivered: self.delivered,
+        }
+    }
+
+    /// Whether presses still join it.
+    pub fn open(&self) -> bool {
+        self.document.state < Progress::Closed
+    }
+
+    /// A press that belongs to it. Returns the oldest key when it is forgotten for this one.
+    pub fn join(&mut self, entry: PressEntry, key: PressKey, until: Mono) -> Option<PressKey> {
+        let doc = &mut self.document;
+        doc.kind = more_urgent(doc.kind, entry.kind);
+        doc.press_count += 1;
+        doc.revision += 1;
+        self.untold.push_back((entry.press.clone(), doc.revision));
+        if self.untold.len() > PRESSES_SHOWN {
+            self.untold.pop_front();
+        }
+        let what = match &entry.press {
+            Some(id) => format!("pressed again ({id})"),
+            None => "pressed again".to_owned(),
+        };
+        let at = entry.at;
+        // The first press stays; of the others the latest.
+        if doc.presses.len() >= PRESSES_SHOWN {
+            doc.presses.remove(1);
+        }
+        doc.presses.push(entry);
+        self.note(at, what, "journal");
+        self.extend(until);
+        self.keys.push_back(key);
+        if self.keys.len() > KEYS_KEPT { self.keys.pop_front() } else { None }
+    }
+
+    /// Moves the end of the evidence window, never back.
+    pub fn extend(&mut self, until: Mono) {
+        if until <= self.until {
+            return;
+        }
+        let longer = until.since(self.until);
+        self.until = until;
+        for evidence in &mut self.document.evidence {
+            evidence.to = evidence.to.after(longer);
+            evidence.ended = false;
+            evidence.complete = false;
+        }
+    }
+
+    /// Adds a line to the history; of too many the middle goes.
+    pub fn note(&mut self, at: Utc, what: String, proof: &str) {
+        let timeline = &mut self.document.timeline;
+        if timeline.len() >= TIMELINE_SHOWN {
+            timeline.remove(TIMELINE_SHOWN / 2);
+        }
+        timeline.push(TimelineEntry { at, what, proof: proof.to_owned() });
+    }
+
+    /// The evidence of one camera.
+    pub fn evidence(&mut self, camera: &CameraId) -> Option<&mut CameraEvidence> {
+        self.document.evidence.iter_mut().find(|e| e.camera == *camera)
+    }
+
+    /// An object is on disk here, or headquarters has it.
+    pub fn object(&mut self, camera: &CameraId, object: EvidenceObject) {
+        let Some(evidence) = self.evidence(camera) else { return };
+        match evidence.objects.iter_mut().find(|o| o.name == object.name) {
+            Some(known) => *known = object,
+            None => evidence.objects.push(object),
+        }
+        evidence.settle();
+        self.evidence_changed = true;
+    }
+
+    /// Headquarters' store has confirmed an object.
+    pub fn object_delivered(&mut self, camera: &CameraId, name: &str) {
+        let Some(evidence) = self.evidence(camera) else { return };
+        if let Some(object) = evidence.objects.iter_mut().find(|o| o.name == name) {
+            object.delivered = true;
+            evidence.settle();
+            self.evidence_changed = true;
+        }
+    }
+
+    /// Nobody holds an interval.
+    pub fn gap(&mut self, camera: &CameraId, gap: Gap) {
+        let Some(evidence) = self.evidence(camera) else { return };
+        match evidence.gaps.last_mut() {
+            // One outage is one gap, however often it is reported.
+            Some(last) if last.reason == gap.reason && gap.from <= last.to => last.to = last.to.max(gap.to),
+            _ => evidence.gaps.push(gap),
+        }
+        evidence.settle();
+        self.evidence_changed = true;
+    }
+
+    /// Recording of a camera has ended.
+    pub fn evidence_ended(&mut self, camera: &CameraId) {
+        if let Some(evidence) = self.evidence(camera) {
+            evidence.ended = true;
+            evidence.settle();
+            self.evidence_changed = true;
+        }
+    }
+
+    /// Whether every camera's recording has ended.
+    pub fn all_ended(&self) -> bool {
+        self.document.evidence.iter().all(|e| e.ended)
+    }
+
+    /// Whether nothing of it is on its way any more: it may leave memory.
+    pub fn finished(&self) -> bool {
+        !self.open()
+            && self.delivered >= self.document.revision
+            && !self.evidence_changed
+            && self.all_ended()
+            && self.document.evidence.iter().all(|e| e.objects.iter().all(|o| o.delivered))
+    }
+}

@@ -1,0 +1,721 @@
+//! The incident engine: every decision about presses, commands, evidence and supervision, in one place. Pure.
+//!
+//! Each call takes the time and an input and adds to an [`Outputs`]: records for the journal, effects that wait until
+//! those records are synced, and orders that never wait (a recording begins before any disk answers). An incident is
+//! made exactly once: a press is known by its key, and the incident's id is derived from it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use crate::district::{
+    button::ButtonCondition,
+    camera::{CameraReport, CameraState},
+    clock::{Mono, Now},
+    evidence::{CameraEvidence, EvidenceObject, Gap},
+    ids::{ButtonId, CameraId, DistrictId, IncidentId, PressId},
+    incident::{ButtonSummary, CameraRole, Incident, LinkedCamera, PressEntry, PressedAt, TimelineEntry},
+    inventory::{Button, Inventory},
+    press::{Press, PressKind, Progress, StateMessage},
+};
+
+use super::{
+    case::Case,
+    nearby::{Choice, Nearby},
+    record::{Command, Opened, PressKey, Record, Verb},
+    supervision::{Sign, Supervision},
+};
+
+/// How the engine decides.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Which district.
+    pub district: DistrictId,
+    /// The kernel's boot id, which says what monotonic times of the journal mean.
+    pub boot: String,
+    /// Evidence from so long before the press.
+    pub before: Duration,
+    /// Until so long after the last press.
+    pub after: Duration,
+    /// Which cameras.
+    pub choice: Choice,
+    /// Presses without an id within this time are one press.
+    pub debounce: Duration,
+    /// Battery alarm, 0.0 to 1.0.
+    pub low_battery: f64,
+}
+
+/// Evidence alone makes a new revision at most this often.
+const EVIDENCE_REVISION: Duration = Duration::from_secs(2);
+
+/// Closed and finished incidents kept in memory for the page; older ones are in the journal.
+const FINISHED_KEPT: usize = 256;
+
+/// Ids of commands remembered, so that a repeat is one command.
+const COMMANDS_KEPT: usize = 1024;
+
+/// What the world is told once the records before it are synced.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// A button is told how far help has come.
+    Tell(ButtonId, StateMessage),
+    /// A button's condition changed.
+    Condition(ButtonCondition),
+}
+
+/// What begins at once, before any disk answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordOrder {
+    /// For which incident.
+    pub incident: IncidentId,
+    /// Which camera.
+    pub camera: CameraId,
+    /// From when; the ring reaches back.
+    pub from: Mono,
+    /// Until when. A later order for the same pair moves it.
+    pub until: Mono,
+}
+
+/// What came of a batch of inputs.
+#[derive(Debug, Default)]
+pub struct Outputs {
+    /// For the journal, in order.
+    pub records: Vec<Record>,
+    /// After they are synced, in order.
+    pub effects: Vec<Effect>,
+    /// Incidents whose document changed: put out after the sync.
+    pub changed: BTreeSet<IncidentId>,
+    /// At once.
+    pub orders: Vec<RecordOrder>,
+}
+
+/// Why a command was not carried out.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CommandError {
+    /// The command names no incident, or none that this gateway knows.
+    #[error("no incident {0} here")]
+    NoIncident(String),
+    /// The command names no button of this district.
+    #[error("no button {0} in this district")]
+    NoButton(String),
+}
+
+/// The state of a district.
+#[derive(Debug)]
+pub struct Engine {
+    settings: Settings,
+    inventory: Arc<Inventory>,
+    nearby: Nearby,
+    supervision: Supervision,
+    cameras: HashMap<CameraId, CameraState>,
+    cases: BTreeMap<IncidentId, Case>,
+    /// The open incident of each button; tests apart from the real.
+    open: HashMap<(ButtonId, bool), IncidentId>,
+    keys: HashMap<(ButtonId, PressId), IncidentId>,
+    latest_payload: HashMap<ButtonId, (String, Mono, IncidentId)>,
+    commands: VecDeque<String>,
+    evidence_due: BTreeSet<(Mono, IncidentId)>,
+    journal_failing: bool,
+}
+
+impl Engine {
+    /// An engine without history.
+    pub fn new(settings: Settings, inventory: Arc<Inventory>, now: Now) -> Self {
+        Self {
+            nearby: Nearby::new(inventory.cameras()),
+            supervision: Supervision::new(&inventory, settings.low_battery, now),
+            settings,
+            inventory,
+            cameras: HashMap::new(),
+            cases: BTreeMap::new(),
+            open: HashMap::new(),
+            keys: HashMap::new(),
+            latest_payload: HashMap::new(),
+            commands: VecDeque::new(),
+            evidence_due: BTreeSet::new(),
+            journal_failing: false,
+        }
+    }
+
+    // ---- what is read of it
+
+    /// An incident's document. While the disk is failing, what it has not taken reads `received`.
+    pub fn document(&self, id: IncidentId) -> Option<Incident> {
+        let case = self.cases.get(&id)?;
+        let mut document = case.document.clone();
+        if case.unstored && document.state == Progress::Recorded {
+            document.state = Progress::Received;
+        }
+        Some(document)
+    }
+
+    /// Every incident in memory, oldest first.
+    pub fn incidents(&self) -> impl Iterator<Item = IncidentId> {
+        self.cases.keys().copied()
+    }
+
+    /// How many incidents are open.
+    pub fn open_incidents(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Every button's condition.
+    pub fn conditions(&self) -> impl Iterator<Item = &ButtonCondition> {
+        self.supervision.conditions()
+    }
+
+    /// The journal's records that make this state: a checkpoint.
+    pub fn snapshot(&self) -> Vec<Record> {
+        let cases = self.cases.values().map(|c| Record::Opened(Box::new(c.snapshot())));
+        let conditions = self.supervision.conditions().filter(|c| c.revision > 0).cloned().map(Record::Condition);
+        cases.chain(conditions).collect()
+    }
+
+    // ---- replay
+
+    /// Takes a record of the journal, in order, before [`Engine::resume`].
+    pub fn replay(&mut self, record: Record) {
+        self.apply(record);
+    }
+
+    /// Takes evidence that the media log holds, after the journal is replayed.
+    pub fn replay_evidence(&mut self, incident: IncidentId, camera: &CameraId, object: EvidenceObject) {
+        if let Some(case) = self.cases.get_mut(&incident) {
+            case.object(camera, object);
+        }
+    }
+
+    /// After replay: tells again what may not have been heard, and resumes recordings.
+    pub fn resume(&mut self, now: Now, out: &mut Outputs) {
+        for (id, case) in &mut self.cases {
+            if case.document.pressed_at.boot != self.settings.boot {
+                let rest = case.document.evidence.iter().map(|e| e.to.since(now.wall)).max().unwrap_or_default();
+                case.from = now.mono;
+                case.until = now.mono + rest.min(self.settings.after);
+            }
+            if case.delivered < case.document.revision || case.evidence_changed {
+                out.changed.insert(*id);
+            }
+            for evidence in case.document.evidence.iter().filter(|e| !e.ended) {
+                let camera = evidence.camera.clone();
+                out.orders.push(RecordOrder { incident: *id, camera, from: case.from, until: case.until });
+            }
+            if case.open() {
+                let press = case.document.presses.last().and_then(|p| p.press.clone());
+                let told = StateMessage { press, incident: *id, state: case.document.state };
+                out.effects.push(Effect::Tell(case.document.button.id.clone(), told));
+            }
+        }
+        let due: Vec<_> = self.cases.iter().filter(|(_, c)| c.evidence_changed).map(|(id, _)| *id).collect();
+        self.evidence_due.extend(due.into_iter().map(|id| (now.mono, id)));
+    }
+
+    // ---- inputs
+
+    /// A press came in. What is told of it waits for the journal; the recordings do not.
+    pub fn press(&mut self, press: Press, out: &mut Outputs) {
+        let Some(button) = self.inventory.button(&press.button).cloned() else { return };
+        if let Some(incident) = self.known(&press) {
+            // Told again, for a device that has not heard it; nothing else changes.
+            self.tell_press(&button.id, press.press.clone(), incident, out);
+            return;
+        }
+        let key = match &press.press {
+            Some(id) => PressKey::Id(id.clone()),
+            None => PressKey::Payload { hash: hex(&press.payload_hash), at: press.received.mono },
+        };
+        let test = press.kind == PressKind::Test;
+        let incident = match self.open.get(&(button.id.clone(), test)) {
+            Some(&incident) => self.join(incident, &press, key, out),
+            None => self.make(&button, &press, key, out),
+        };
+        self.tell_press(&button.id, press.press, incident, out);
+    }
+
+    /// A sign of a button's life.
+    pub fn sign(&mut self, button: &ButtonId, sign: Sign, now: Now, out: &mut Outputs) {
+        if let Some(condition) = self.supervision.sign(button, sign, now) {
+            self.condition(condition, out);
+        }
+    }
+
+    /// What a camera does now.
+    pub fn camera(&mut self, report: CameraReport) {
+        self.cameras.insert(report.camera, report.state);
+    }
+
+    /// Headquarters' broker acknowledged a revision of an incident's document.
+    pub fn delivered(&mut self, incident: IncidentId, revision: u64, now: Now, out: &mut Outputs) {
+        let Some(case) = self.cases.get(&incident) else { return };
+        if revision <= case.delivered {
+            return;
+        }
+        let button = case.document.button.id.clone();
+        let state = case.document.state.max(Progress::Delivered);
+        let told = case.untold.iter().filter(|(_, r)| *r <= revision).map(|(press, _)| StateMessage {
+            press: press.clone(),
+            incident,
+            state,
+        });
+        out.effects.extend(told.map(|message| Effect::Tell(button.clone(), message)));
+        self.record(Record::Delivered { incident, revision, at: now.wall }, out);
+        self.close_finished_test(incident, now, out);
+    }
+
+    /// A step that headquarters commands, by MQTT or by HTTP.
+    pub fn command(&mut self, command: Command, now: Now, out: &mut Outputs) -> Result<(), CommandError> {
+        if command.id.as_ref().is_some_and(|id| self.commands.contains(id)) {
+            return Ok(());
+        }
+        if command.command == Verb::TestPress {
+            return self.test_press(command, now, out);
+        }
+        let known = command.incident.filter(|i| self.cases.contains_key(i));
+        let Some(incident) = known else {
+            return Err(CommandError::NoIncident(command.incident.map(|i| i.to_string()).unwrap_or_default()));
+        };
+        let step = match command.command {
+            Verb::Seen => Progress::Seen,
+            Verb::Dispatched => Progress::Dispatched,
+            Verb::Close => Progress::Closed,
+            Verb::Record | Verb::TestPress => {
+                let until = now.mono + self.settings.after;
+                let Command { by, id, .. } = command;
+                self.record(Record::Extended { incident, until, at: now.wall, by, command: id }, out);
+                self.order(incident, out);
+                return Ok(());
+            }
+        };
+        self.step(incident, step, command.by, command.id, now, out);
+        Ok(())
+    }
+
+    /// An object of evidence is on disk here. Not journalled: the media log holds it.
+    pub fn evidence_stored(&mut self, incident: IncidentId, camera: &CameraId, object: EvidenceObject) {
+        self.with_evidence(incident, |case| case.object(camera, object));
+    }
+
+    /// Headquarters' object store has an object of evidence.
+    pub fn evidence_delivered(&mut self, incident: IncidentId, camera: &CameraId, name: &str) {
+        self.with_evidence(incident, |case| case.object_delivered(camera, name));
+    }
+
+    /// Nobody holds an interval of a camera's evidence.
+    pub fn evidence_gap(&mut self, incident: IncidentId, camera: &CameraId, gap: Gap, out: &mut Outputs) {
+        if self.cases.contains_key(&incident) {
+            self.record(Record::Gap { incident, camera: camera.clone(), gap }, out);
+            self.schedule_evidence(incident);
+        }
+    }
+
+    /// Recording of a camera for an incident has ended.
+    pub fn evidence_ended(&mut self, incident: IncidentId, camera: &CameraId, now: Now, out: &mut Outputs) {
+        if self.cases.contains_key(&incident) {
+            self.record(Record::EvidenceEnded { incident, camera: camera.clone() }, out);
+            self.schedule_evidence(incident);
+            self.close_finished_test(incident, now, out);
+        }
+    }
+
+    /// The journal's disk began to fail, or took everything again.
+    pub fn journal_failing(&mut self, failing: bool, out: &mut Outputs) {
+        if self.journal_failing == failing {
+            return;
+        }
+        self.journal_failing = failing;
+        if failing {
+            return;
+        }
+        let unstored: Vec<_> = self.cases.iter().filter(|(_, c)| c.unstored).map(|(id, _)| *id).collect();
+        for incident in unstored {
+            self.record(Record::Stored { incident }, out);
+            out.changed.insert(incident);
+        }
+    }
+
+    /// When [`Engine::timeout`] is due.
+    pub fn next_timeout(&self) -> Option<Mono> {
+        let evidence = self.evidence_due.first().map(|(at, _)| *at);
+        [self.supervision.next_timeout(), evidence].into_iter().flatten().min()
+    }
+
+    /// Does what time alone brings: silent buttons, revisions for evidence.
+    pub fn timeout(&mut self, now: Now, out: &mut Outputs) {
+        for condition in self.supervision.timeout(now) {
+            self.condition(condition, out);
+        }
+        while let Some(&(at, incident)) = self.evidence_due.first() {
+            if at > now.mono {
+                break;
+            }
+            self.evidence_due.pop_first();
+            self.revise(incident, now, out);
+            self.close_finished_test(incident, now, out);
+        }
+        self.forget_finished();
+    }
+
+    // ---- how it decides
+
+    /// The incident that already has this press.
+    fn known(&self, press: &Press) -> Option<IncidentId> {
+        match &press.press {
+            Some(id) => self.keys.get(&(press.button.clone(), id.clone())).copied(),
+            None => {
+                let (hash, at, incident) = self.latest_payload.get(&press.button)?;
+                let again = press.received.mono.since(*at) <= self.settings.debounce;
+                (again && *hash == hex(&press.payload_hash)).then_some(*incident)
+            }
+        }
+    }
+
+    fn join(&mut self, incident: IncidentId, press: &Press, key: PressKey, out: &mut Outputs) -> IncidentId {
+        let until = press.received.mono + self.settings.after;
+        self.record(Record::Joined { incident, entry: entry(press), key, until }, out);
+        self.order(incident, out);
+        out.changed.insert(incident);
+        incident
+    }
+
+    fn make(&mut self, button: &Arc<Button>, press: &Press, key: PressKey, out: &mut Outputs) -> IncidentId {
+        let id = IncidentId::derive(press.received.wall.unix_ms(), &key.derivation(&button.id));
+        let now = press.received;
+        let cameras = self.link(button, id);
+        let evidence = |c: &LinkedCamera| CameraEvidence {
+            camera: c.id.clone(),
+            from: now.wall.before(self.settings.before),
+            to: now.wall.after(self.settings.after),
+            objects: Vec::new(),
+            gaps: Vec::new(),
+            ended: false,
+            complete: false,
+        };
+        let document = Incident {
+            id,
+            revision: 1,
+            district: self.settings.district.clone(),
+            kind: press.kind,
+            test: press.kind == PressKind::Test,
+            state: Progress::Recorded,
+            button: ButtonSummary { id: button.id.clone(), name: button.name.clone(), at: button.at },
+            pressed_at: PressedAt {
+                at: now.wall,
+                clock_synchronised: now.synchronised,
+                monotonic_ms: u64::try_from(now.mono.since_boot().as_millis()).unwrap_or(u64::MAX),
+                boot: self.settings.boot.clone(),
+                claimed_at: press.claimed_at,
+            },
+            press_count: 1,
+            presses: vec![entry(press)],
+            evidence: cameras.iter().filter(|c| c.recorded).map(evidence).collect(),
+            cameras,
+            call: None,
+            timeline: vec![TimelineEntry { at: now.wall, what: "pressed".into(), proof: "journal".into() }],
+        };
+        let (from, until) = (now.mono.before(self.settings.before), now.mono + self.settings.after);
+        self.record(Record::Opened(Box::new(Opened { document, keys: vec![key], from, until, delivered: 0 })), out);
+        self.order(id, out);
+        out.changed.insert(id);
+        id
+    }
+
+    /// The unit's own camera first, then those nearby.
+    fn link(&self, button: &Button, incident: IncidentId) -> Vec<LinkedCamera> {
+        let healthy = |id: &CameraId| self.cameras.get(id).is_some_and(|s| s.healthy());
+        let evidence = |id: &CameraId| format!("/v1/incidents/{incident}/cameras/{id}/index.m3u8");
+        let unit = button.unit.iter().map(|_| {
+            let id = CameraId::of_unit(&button.id);
+            let healthy = healthy(&id);
+            let health = if healthy { "live" } else { "no pictures when ranked" };
+            LinkedCamera {
+                name: format!("{}: unit", button.name),
+                role: CameraRole::Unit,
+                at: button.at,
+                distance_m: 0.0,
+                bearing_deg: 0.0,
+                sees_button: true,
+                healthy,
+                recorded: true,
+                reason: format!("the button's own camera, {health}; recorded"),
+                live: None,
+                evidence: evidence(&id),
+                id,
+            }
+        });
+        let nearby = self.nearby.rank(button.at, self.settings.choice, healthy).into_iter().map(|r| LinkedCamera {
+            id: r.camera.id.clone(),
+            name: r.camera.name.clone(),
+            role: CameraRole::Nearby,
+            at: r.camera.at,
+            distance_m: (r.distance_m * 10.0).round() / 10.0,
+            bearing_deg: (r.bearing.degrees() * 10.0).round() / 10.0,
+            sees_button: r.sees,
+            healthy: r.healthy,
+            recorded: r.chosen,
+            reason: r.reason,
+            live: None,
+            evidence: evidence(&r.camera.id),
+        });
+        unit.chain(nearby).collect()
+    }
+
+    fn tell_press(&self, button: &ButtonId, press: Option<PressId>, incident: IncidentId, out: &mut Outputs) {
+        let Some(case) = self.cases.get(&incident) else { return };
+        let told = StateMessage { press, incident, state: Progress::Recorded };
+        if case.document.state > Progress::Recorded && case.document.state != Progress::Delivered {
+            let further = StateMessage { state: case.document.state, ..told.clone() };
+            out.effects.push(Effect::Tell(button.clone(), told));
+            out.effects.push(Effect::Tell(button.clone(), further));
+        } else {
+            out.effects.push(Effect::Tell(button.clone(), told));
+        }
+    }
+
+    fn test_press(&mut self, command: Command, now: Now, out: &mut Outputs) -> Result<(), CommandError> {
+        let known = command.button.filter(|b| self.inventory.button(b).is_some());
+        let Some(button) = known else {
+            return Err(CommandError::NoButton("(field `button`)".into()));
+        };
+        let id = command.id.as_deref().unwrap_or("command");
+        let payload = IncidentId::derive(now.wall.unix_ms(), id.as_bytes()).to_string();
+        let press = Press {
+            button,
+            press: payload.parse().ok(),
+            claimed_at: None,
+            kind: PressKind::Test,
+            payload_hash: [0; 16],
+            received: now,
+        };
+        self.press(press, out);
+        self.remember(command.id);
+        Ok(())
+    }
+
+    fn step(
+        &mut self,
+        incident: IncidentId,
+        step: Progress,
+        by: String,
+        command: Option<String>,
+        now: Now,
+        out: &mut Outputs,
+    ) {
+        let Some(case) = self.cases.get(&incident) else { return };
+        if case.document.state == Progress::Closed {
+            return;
+        }
+        let further = step > case.document.state;
+        let button = case.document.button.id.clone();
+        let press = case.document.presses.last().and_then(|p| p.press.clone());
+        self.record(Record::Step { incident, step, at: now.wall, by, command }, out);
+        out.changed.insert(incident);
+        if further {
+            out.effects.push(Effect::Tell(button, StateMessage { press, incident, state: step }));
+        }
+    }
+
+    /// A test needs no operator to end it: it closes when it has travelled the whole way.
+    fn close_finished_test(&mut self, incident: IncidentId, now: Now, out: &mut Outputs) {
+        let Some(case) = self.cases.get(&incident) else { return };
+        if case.document.test && case.open() && case.delivered > 0 && case.all_ended() {
+            self.step(incident, Progress::Closed, "chowki: the test is over".into(), None, now, out);
+        }
+    }
+
+    fn condition(&mut self, condition: ButtonCondition, out: &mut Outputs) {
+        out.effects.push(Effect::Condition(condition.clone()));
+        out.records.push(Record::Condition(condition));
+    }
+
+    /// Orders the recordings of an incident, or moves their end.
+    fn order(&mut self, incident: IncidentId, out: &mut Outputs) {
+        let Some(case) = self.cases.get(&incident) else { return };
+        let order =
+            |e: &CameraEvidence| RecordOrder { incident, camera: e.camera.clone(), from: case.from, until: case.until };
+        out.orders.extend(case.document.evidence.iter().map(order));
+    }
+
+    fn with_evidence(&mut self, incident: IncidentId, change: impl FnOnce(&mut Case)) {
+        if let Some(case) = self.cases.get_mut(&incident) {
+            change(case);
+            self.schedule_evidence(incident);
+        }
+    }
+
+    fn schedule_evidence(&mut self, incident: IncidentId) {
+        let Some(case) = self.cases.get(&incident) else { return };
+        let due = (case.published + EVIDENCE_REVISION, incident);
+        if case.evidence_changed {
+            self.evidence_due.insert(due);
+        }
+    }
+
+    fn revise(&mut self, incident: IncidentId, now: Now, out: &mut Outputs) {
+        let Some(case) = self.cases.get_mut(&incident) else { return };
+        if !case.evidence_changed {
+            return;
+        }
+        case.evidence_changed = false;
+        case.published = now.mono;
+        let revision = case.document.revision + 1;
+        self.record(Record::Revised { incident, revision }, out);
+        out.changed.insert(incident);
+    }
+
+    /// Lets the oldest finished incidents go from memory.
+    fn forget_finished(&mut self) {
+        if self.cases.len() <= FINISHED_KEPT {
+            return;
+        }
+        let over = self.cases.len() - FINISHED_KEPT;
+        let gone: Vec<_> = self.cases.iter().filter(|(_, c)| c.finished()).map(|(id, _)| *id).take(over).collect();
+        for case in gone.into_iter().filter_map(|id| self.cases.remove(&id)) {
+            let button = case.document.button.id;
+            for key in case.keys {
+                if let PressKey::Id(id) = key {
+                    self.keys.remove(&(button.clone(), id));
+                }
+            }
+        }
+    }
+
+    /// Puts a record out and applies it: the one way that state changes.
+    fn record(&mut self, record: Record, out: &mut Outputs) {
+        out.records.push(record.clone());
+        let incident = self.apply(record);
+        if let Some(case) = incident.filter(|_| self.journal_failing).and_then(|i| self.cases.get_mut(&i)) {
+            case.unstored = true;
+        }
+    }
+
+    /// Applies a record; returns the incident it is about.
+    fn apply(&mut self, record: Record) -> Option<IncidentId> {
+        match record {
+            Record::Opened(opened) => return Some(self.admit(*opened)),
+            Record::Condition(condition) => {
+                self.supervision.replay(condition);
+                return None;
+            }
+            Record::Joined { incident, entry, key, until } => {
+                let case = self.cases.get_mut(&incident)?;
+                let button = case.document.button.id.clone();
+                let same_boot = case.document.pressed_at.boot == self.settings.boot;
+                if let Some(PressKey::Id(oldest)) = case.join(entry, key.clone(), until) {
+                    self.keys.remove(&(button.clone(), oldest));
+                }
+                self.index_key(button, &key, incident, same_boot);
+                Some(incident)
+            }
+            Record::Delivered { incident, revision, at } => {
+                let case = self.cases.get_mut(&incident)?;
+                case.delivered = case.delivered.max(revision);
+                case.document.revision = case.document.revision.max(revision);
+                case.untold.retain(|(_, r)| *r > revision);
+                if case.document.state < Progress::Delivered {
+                    case.document.state = Progress::Delivered;
+                    case.note(at, "headquarters has it".into(), "headquarters' PUBACK");
+                }
+                Some(incident)
+            }
+            Record::Step { incident, step, at, by, command } => {
+                let case = self.cases.get_mut(&incident)?;
+                case.document.state = case.document.state.max(step);
+                case.document.revision += 1;
+                let proof = command.as_deref().map_or_else(|| "journal".into(), |c| format!("command {c}"));
+                let who = if by.is_empty() { "headquarters".to_owned() } else { by };
+                case.note(at, format!("{} by {who}", name(step)), &proof);
+                if step == Progress::Closed {
+                    let slot = (case.document.button.id.clone(), case.document.test);
+                    self.open.remove(&slot);
+                }
+                self.remember(command);
+                Some(incident)
+            }
+            Record::Extended { incident, until, at, by, command } => {
+                let case = self.cases.get_mut(&incident)?;
+                case.extend(until);
+                case.note(at, format!("recording extended by {by}"), "journal");
+                case.evidence_changed = true;
+                self.remember(command);
+                self.schedule_evidence(incident);
+                Some(incident)
+            }
+            Record::Gap { incident, camera, gap } => {
+                self.cases.get_mut(&incident)?.gap(&camera, gap);
+                Some(incident)
+            }
+            Record::EvidenceEnded { incident, camera } => {
+                self.cases.get_mut(&incident)?.evidence_ended(&camera);
+                Some(incident)
+            }
+            Record::Revised { incident, revision } => {
+                let case = self.cases.get_mut(&incident)?;
+                case.document.revision = case.document.revision.max(revision);
+                Some(incident)
+            }
+            Record::Stored { incident } => {
+                let case = self.cases.get_mut(&incident)?;
+                case.document.revision += 1;
+                case.unstored = false;
+                Some(incident)
+            }
+        }
+    }
+
+    fn admit(&mut self, opened: Opened) -> IncidentId {
+        let case = Case::new(opened);
+        let id = case.document.id;
+        let button = case.document.button.id.clone();
+        let same_boot = case.document.pressed_at.boot == self.settings.boot;
+        for key in &case.keys {
+            self.index_key(button.clone(), key, id, same_boot);
+        }
+        if case.open() {
+            self.open.insert((button, case.document.test), id);
+        }
+        self.cases.insert(id, case);
+        id
+    }
+
+    fn index_key(&mut self, button: ButtonId, key: &PressKey, incident: IncidentId, same_boot: bool) {
+        match key {
+            PressKey::Id(id) => {
+                self.keys.insert((button, id.clone()), incident);
+            }
+            PressKey::Payload { hash, at } if same_boot => {
+                self.latest_payload.insert(button, (hash.clone(), *at, incident));
+            }
+            PressKey::Payload { .. } => {}
+        }
+    }
+
+    fn remember(&mut self, command: Option<String>) {
+        let Some(id) = command else { return };
+        if self.commands.len() >= COMMANDS_KEPT {
+            self.commands.pop_front();
+        }
+        self.commands.push_back(id);
+    }
+}
+
+fn entry(press: &Press) -> PressEntry {
+    PressEntry { press: press.press.clone(), at: press.received.wall, kind: press.kind }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+fn name(step: Progress) -> &'static str {
+    match step {
+        Progress::Received => "received",
+        Progress::Recorded => "recorded",
+        Progress::Delivered => "delivered",
+        Progress::Seen => "seen",
+        Progress::Answered => "answered",
+        Progress::Dispatched => "help dispatched",
+        Progress::Closed => "closed",
+    }
+}

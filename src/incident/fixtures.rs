@@ -1,0 +1,78 @@
+//! A small district for the tests of this floor.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{
+    district::{
+        clock::{Mono, Now, Utc},
+        inventory::{Button, ButtonCredential, Camera, Inventory, RecordPolicy, Source, Transport, View},
+        place::Place,
+        press::{Press, PressKind},
+        secret::Secret,
+    },
+    incident::{
+        engine::{Engine, Settings},
+        nearby::Choice,
+    },
+};
+
+/// `b1`.. in a row 200 m apart, each with a unit; `c1`.. dome cameras 20 m north of each.
+pub fn inventory(buttons: usize, cameras: usize) -> Inventory {
+    let corner = Place::new(34.0, 71.5).unwrap();
+    let source = |path: &str| Source {
+        url: format!("rtsp://127.0.0.1/{path}").parse().unwrap(),
+        sub_url: None,
+        login: None,
+        transport: Transport::Tcp,
+    };
+    let button = |i: usize| Button {
+        id: format!("b{i}").parse().unwrap(),
+        name: format!("Button {i}"),
+        at: corner.offset_m(0.0, 200.0 * i as f64),
+        credential: ButtonCredential::Password(Secret::new("x")),
+        silent_after: Duration::from_secs(90),
+        unit: Some(source(&format!("unit{i}"))),
+    };
+    let camera = |i: usize| Camera {
+        id: format!("c{i}").parse().unwrap(),
+        name: format!("Camera {i}"),
+        at: corner.offset_m(20.0, 200.0 * i as f64),
+        view: View { sector: None, range_m: 50.0 },
+        source: source(&format!("cam{i}")),
+        record: RecordPolicy::Outage,
+    };
+    Inventory::new((1..=buttons).map(button).collect(), (1..=cameras).map(camera).collect())
+}
+
+pub fn at(ms: u64) -> Now {
+    let epoch = 1_772_366_400_000_000;
+    Now {
+        mono: Mono::from_boot(Duration::from_millis(1_000_000 + ms)),
+        wall: Utc::from_micros(epoch + ms as i64 * 1_000),
+        synchronised: true,
+    }
+}
+
+pub fn engine(buttons: usize, cameras: usize) -> Engine {
+    let settings = Settings {
+        district: "saddar".parse().unwrap(),
+        boot: "boot-1".into(),
+        before: Duration::from_secs(30),
+        after: Duration::from_secs(60),
+        choice: Choice { cameras: 4, radius_m: 150.0 },
+        debounce: Duration::from_secs(2),
+        low_battery: 0.2,
+    };
+    Engine::new(settings, Arc::new(inventory(buttons, cameras)), at(0))
+}
+
+pub fn press(button: usize, id: Option<&str>, kind: PressKind, ms: u64) -> Press {
+    Press {
+        button: format!("b{button}").parse().unwrap(),
+        press: id.map(|id| id.parse().unwrap()),
+        claimed_at: None,
+        kind,
+        payload_hash: [kind as u8; 16],
+        received: at(ms),
+    }
+}

@@ -1,0 +1,177 @@
+//! What the journal holds of incidents and buttons. State changes only by applying one of these, live and at replay
+//! alike, so that what is replayed is what was. Pure.
+
+use serde::{Deserialize, Serialize};
+
+use crate::district::{
+    button::ButtonCondition,
+    clock::{Mono, Utc},
+    evidence::Gap,
+    ids::{ButtonId, CameraId, IncidentId, PressId},
+    incident::{Incident, PressEntry},
+    press::{PressKind, Progress},
+};
+
+/// One entry of the journal.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "record", rename_all = "kebab-case")]
+pub enum Record {
+    /// A press made an incident. Also what a checkpoint holds of an incident.
+    Opened(Box<Opened>),
+    /// A press joined an open incident.
+    Joined {
+        /// Which.
+        incident: IncidentId,
+        /// The press.
+        entry: PressEntry,
+        /// What it is recognised by when it comes again.
+        key: PressKey,
+        /// The evidence window's new end.
+        until: Mono,
+    },
+    /// Headquarters' broker acknowledged a revision.
+    Delivered {
+        /// Which.
+        incident: IncidentId,
+        /// Revision.
+        revision: u64,
+        /// When.
+        at: Utc,
+    },
+    /// Headquarters took a step.
+    Step {
+        /// Which.
+        incident: IncidentId,
+        /// The step.
+        step: Progress,
+        /// When.
+        at: Utc,
+        /// Who.
+        by: String,
+        /// The command's id; a repeat of it changes nothing.
+        command: Option<String>,
+    },
+    /// The evidence window was extended by the operator.
+    Extended {
+        /// Which.
+        incident: IncidentId,
+        /// New end.
+        until: Mono,
+        /// When.
+        at: Utc,
+        /// Who.
+        by: String,
+        /// The command's id.
+        command: Option<String>,
+    },
+    /// Nobody holds an interval of a camera's evidence.
+    Gap {
+        /// Which.
+        incident: IncidentId,
+        /// Whose.
+        camera: CameraId,
+        /// What is missing and why.
+        gap: Gap,
+    },
+    /// Recording of a camera for an incident has ended.
+    EvidenceEnded {
+        /// Which.
+        incident: IncidentId,
+        /// Whose.
+        camera: CameraId,
+    },
+    /// Evidence changed: a new revision of the document was put out.
+    Revised {
+        /// Which.
+        incident: IncidentId,
+        /// Revision.
+        revision: u64,
+    },
+    /// The disk holds again what was only in memory.
+    Stored {
+        /// Which.
+        incident: IncidentId,
+    },
+    /// A button's condition changed.
+    Condition(ButtonCondition),
+}
+
+/// A press that made an incident.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Opened {
+    /// The document as it stands, without evidence objects (those are in the media log).
+    pub document: Incident,
+    /// What the presses are recognised by when they come again, oldest first.
+    pub keys: Vec<PressKey>,
+    /// The evidence window, monotonic.
+    pub from: Mono,
+    /// Its end.
+    pub until: Mono,
+    /// The last revision that headquarters acknowledged.
+    pub delivered: u64,
+}
+
+/// What a press is recognised by when it comes again.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PressKey {
+    /// The device's id for it.
+    Id(PressId),
+    /// A device that sends none: what it said and when it arrived.
+    Payload {
+        /// First 16 bytes of the payload's SHA-256, hex.
+        hash: String,
+        /// When it arrived.
+        at: Mono,
+    },
+}
+
+impl PressKey {
+    /// The bytes that an incident's id is derived from.
+    pub fn derivation(&self, button: &ButtonId) -> Vec<u8> {
+        match self {
+            PressKey::Id(id) => format!("{button}\0id\0{id}").into_bytes(),
+            PressKey::Payload { hash, at } => format!("{button}\0payload\0{hash}\0{:?}", at.since_boot()).into_bytes(),
+        }
+    }
+}
+
+/// A command of headquarters, `chowki/{district}/commands`.
+#[derive(Debug, Clone, PartialEq, Deserialize, schemars::JsonSchema)]
+pub struct Command {
+    /// What to do.
+    pub command: Verb,
+    /// On which incident.
+    #[serde(default)]
+    pub incident: Option<IncidentId>,
+    /// On which button (`test-press`).
+    #[serde(default)]
+    pub button: Option<ButtonId>,
+    /// Who says so.
+    #[serde(default)]
+    pub by: String,
+    /// Repeats of one id are one command.
+    #[serde(default)]
+    pub id: Option<String>,
+}
+
+/// What headquarters can command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verb {
+    /// An operator opened the incident.
+    Seen,
+    /// Help has been sent.
+    Dispatched,
+    /// It is over.
+    Close,
+    /// Press a button as a test.
+    TestPress,
+    /// Keep recording for another `after`.
+    Record,
+}
+
+/// Urgency: the smaller, the more urgent; a test never outranks anything.
+pub fn more_urgent(a: PressKind, b: PressKind) -> PressKind {
+    a.min(b)
+}
