@@ -1,1 +1,85 @@
-//! Floor 4: HTTP for headquarters and the page.
+//! Floor 4: HTTP for headquarters and the page. Thin handlers over what `gateway` shows and takes.
+
+pub mod auth;
+mod evidence;
+mod incidents;
+mod inventory;
+mod live;
+pub mod page;
+mod problem;
+mod server;
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::Request,
+    http::{HeaderValue, header},
+    middleware::{self, Next},
+    response::Response,
+    routing::{get, post},
+};
+
+use crate::gateway::Facade;
+
+pub use problem::Problem;
+pub use server::serve;
+
+/// What every handler works with.
+#[derive(Clone)]
+pub struct Api {
+    /// The gateway, as seen from outside.
+    pub gateway: Facade,
+    /// Who may do what.
+    pub access: Arc<auth::Access>,
+    /// Whether this is the demo, whose page can press buttons.
+    pub demo: bool,
+}
+
+/// All routes. `extra` is merged behind the same door: the demo's own.
+pub fn router(api: Api, extra: Router) -> Router {
+    let open = Router::new().route("/healthz", get(inventory::healthz)).merge(page_routes());
+    let guarded = Router::new()
+        .route("/metrics", get(inventory::metrics))
+        .route("/v1/district", get(inventory::district))
+        .route("/v1/status", get(inventory::status))
+        .route("/v1/buttons", get(inventory::buttons))
+        .route("/v1/cameras", get(inventory::cameras))
+        .route("/v1/events", get(live::events))
+        .route("/v1/incidents", get(incidents::list))
+        .route("/v1/incidents/{id}", get(incidents::one))
+        .route("/v1/incidents/{id}/seen", post(incidents::seen))
+        .route("/v1/incidents/{id}/dispatched", post(incidents::dispatched))
+        .route("/v1/incidents/{id}/close", post(incidents::close))
+        .route("/v1/incidents/{id}/cameras/{camera}/{object}", get(evidence::object))
+        .with_state(api.clone())
+        .merge(extra)
+        .layer(middleware::from_fn_with_state(api.access.clone(), auth::guard));
+    open.with_state(api).merge(guarded).layer(middleware::from_fn(security_headers)).fallback(problem::not_found)
+}
+
+/// The page's own files need no token: without one they show nothing.
+fn page_routes() -> Router<Api> {
+    let file = |request: Request| async move { page_file(request.uri().path()) };
+    page::ASSETS.iter().fold(Router::new(), |router, asset| router.route(asset.path, get(file)))
+}
+
+fn page_file(path: &str) -> Response {
+    use axum::response::IntoResponse;
+    match page::asset(path) {
+        Some(asset) => {
+            ([(header::CONTENT_TYPE, asset.content_type), (header::CACHE_CONTROL, "no-cache")], asset.bytes).into_response()
+        }
+        None => Problem::not_found("no such file").into_response(),
+    }
+}
+
+async fn security_headers(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    let policy = "default-src 'self'; media-src 'self' blob:; img-src 'self' data:; frame-ancestors 'none'";
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    response
+}

@@ -319,15 +319,21 @@ impl Engine {
         }
     }
 
-    /// The journal's disk began to fail, or took everything again.
-    pub fn journal_failing(&mut self, failing: bool, out: &mut Outputs) {
-        if self.journal_failing == failing {
-            return;
+    /// The journal's disk began to fail: `waiting` are the incidents whose records it has not taken. Their documents are
+    /// put out as they are, `received`.
+    pub fn journal_failed(&mut self, waiting: impl IntoIterator<Item = IncidentId>, out: &mut Outputs) {
+        self.journal_failing = true;
+        for incident in waiting {
+            if let Some(case) = self.cases.get_mut(&incident) {
+                case.unstored = true;
+                out.changed.insert(incident);
+            }
         }
-        self.journal_failing = failing;
-        if failing {
-            return;
-        }
+    }
+
+    /// The journal's disk has taken everything again: what was put out as `received` is put out anew.
+    pub fn journal_recovered(&mut self, out: &mut Outputs) {
+        self.journal_failing = false;
         let unstored: Vec<_> = self.cases.iter().filter(|(_, c)| c.unstored).map(|(id, _)| *id).collect();
         for incident in unstored {
             self.record(Record::Stored { incident }, out);

@@ -154,12 +154,13 @@ fn a_repeated_command_is_one_command_and_a_step_never_goes_back() {
 fn while_the_disk_fails_headquarters_reads_received_and_afterwards_recorded() {
     let mut e = engine(1, 0);
     let mut out = Outputs::default();
-    e.journal_failing(true, &mut out);
     pressed(&mut e, 1, "p1", PressKind::Panic, 0);
     let id = only(&e);
+    e.journal_failed([id], &mut out);
+    assert!(out.changed.remove(&id), "put out at once");
     let failing = e.document(id).unwrap();
     assert_eq!(failing.state, Progress::Received);
-    e.journal_failing(false, &mut out);
+    e.journal_recovered(&mut out);
     let doc = e.document(id).unwrap();
     assert_eq!(doc.state, Progress::Recorded);
     assert!(doc.revision > failing.revision && out.changed.contains(&id));
@@ -262,7 +263,8 @@ impl World {
                 self.ms += ms;
                 self.engine.timeout(at(self.ms), &mut out);
             }
-            Step::Disk(failing) => self.engine.journal_failing(failing, &mut out),
+            Step::Disk(true) => self.engine.journal_failed([], &mut out),
+            Step::Disk(false) => self.engine.journal_recovered(&mut out),
         }
         self.ms += 7;
         for effect in &out.effects {

@@ -1,0 +1,82 @@
+//! Who may call, by bearer token (RFC 6750). With no client configured everyone may: for a first look, on loopback.
+
+use std::sync::Arc;
+
+use aws_lc_rs::{constant_time, digest};
+use axum::{
+    extract::{Request, State},
+    http::{Method, StatusCode, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+
+use super::Problem;
+use crate::config::{ApiClient, Role};
+
+/// The clients of the config, their tokens hashed.
+#[derive(Debug, Default)]
+pub struct Access {
+    clients: Vec<Known>,
+}
+
+#[derive(Debug)]
+struct Known {
+    name: Arc<str>,
+    role: Role,
+    token_hash: digest::Digest,
+}
+
+/// Who calls.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// Its name in the config; `None` when no client is configured.
+    pub name: Option<Arc<str>>,
+}
+
+impl Access {
+    /// These clients may call.
+    pub fn new(clients: &[ApiClient]) -> Self {
+        let known = |c: &ApiClient| Known {
+            name: c.name.as_str().into(),
+            role: c.role,
+            token_hash: digest::digest(&digest::SHA256, c.token.reveal().as_bytes()),
+        };
+        Self { clients: clients.iter().map(known).collect() }
+    }
+
+    /// Whose token it is. Every token is compared, each in constant time.
+    fn identify(&self, token: &str) -> Option<&Known> {
+        let hash = digest::digest(&digest::SHA256, token.as_bytes());
+        let mut found = None;
+        for known in &self.clients {
+            if constant_time::verify_slices_are_equal(hash.as_ref(), known.token_hash.as_ref()).is_ok() {
+                found = Some(known);
+            }
+        }
+        found
+    }
+}
+
+/// Lets a request through whose caller may do it; names the caller to the handler.
+pub async fn guard(State(access): State<Arc<Access>>, mut request: Request, next: Next) -> Response {
+    if access.clients.is_empty() {
+        request.extensions_mut().insert(Caller { name: None });
+        return next.run(request).await;
+    }
+    let token = request.headers().get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()).and_then(bearer);
+    let Some(known) = token.and_then(|t| access.identify(t)) else {
+        let detail = "send `Authorization: Bearer TOKEN` with the token of an [[api.client]]";
+        return Problem::new(StatusCode::UNAUTHORIZED, detail).into_response();
+    };
+    if request.method() != Method::GET && known.role != Role::Operator {
+        let detail = format!("{} may read only; the steps of an incident are an operator's", known.name);
+        return Problem::new(StatusCode::FORBIDDEN, detail).into_response();
+    }
+    request.extensions_mut().insert(Caller { name: Some(known.name.clone()) });
+    next.run(request).await
+}
+
+fn bearer(value: &str) -> Option<&str> {
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+}

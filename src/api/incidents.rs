@@ -1,0 +1,94 @@
+//! Incidents and the operator's steps.
+
+use axum::{
+    Extension, Json,
+    body::Bytes,
+    extract::{Path, Query, State},
+    http::StatusCode,
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{Api, Problem, auth::Caller};
+use crate::{
+    district::ids::IncidentId,
+    incident::{
+        engine::CommandError,
+        record::{Command, Verb},
+    },
+};
+
+/// Page size when none is asked for, and the largest.
+const PAGE: (usize, usize) = (50, 500);
+
+#[derive(Deserialize)]
+pub(super) struct ListQuery {
+    limit: Option<usize>,
+    after: Option<String>,
+}
+
+/// `GET /v1/incidents`: newest first; `next` is the cursor of the page after.
+pub(super) async fn list(State(api): State<Api>, Query(query): Query<ListQuery>) -> Result<Json<Value>, Problem> {
+    let limit = query.limit.unwrap_or(PAGE.0).clamp(1, PAGE.1);
+    let after = query.after.as_deref().map(parse).transpose()?;
+    let incidents = api.gateway.board().incidents(after, limit);
+    let next = incidents.last().filter(|_| incidents.len() == limit).map(|i| i.id);
+    Ok(Json(json!({ "incidents": incidents, "next": next })))
+}
+
+/// `GET /v1/incidents/{id}`.
+pub(super) async fn one(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Value>, Problem> {
+    let id = parse(&id)?;
+    match api.gateway.board().incident_of(id) {
+        Some(incident) => Ok(Json(json!(incident))),
+        None => Err(Problem::not_found(format!("no incident {id} here"))),
+    }
+}
+
+pub(super) async fn seen(api: State<Api>, id: Path<String>, caller: Extension<Caller>, body: Bytes) -> Answer {
+    step(api, id, caller, body, Verb::Seen).await
+}
+
+pub(super) async fn dispatched(api: State<Api>, id: Path<String>, caller: Extension<Caller>, body: Bytes) -> Answer {
+    step(api, id, caller, body, Verb::Dispatched).await
+}
+
+pub(super) async fn close(api: State<Api>, id: Path<String>, caller: Extension<Caller>, body: Bytes) -> Answer {
+    step(api, id, caller, body, Verb::Close).await
+}
+
+type Answer = Result<StatusCode, Problem>;
+
+#[derive(Deserialize, Default)]
+struct StepBody {
+    #[serde(default)]
+    by: String,
+    #[serde(default)]
+    id: Option<String>,
+}
+
+async fn step(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    Extension(caller): Extension<Caller>,
+    body: Bytes,
+    verb: Verb,
+) -> Answer {
+    let body: StepBody = if body.is_empty() {
+        StepBody::default()
+    } else {
+        serde_json::from_slice(&body).map_err(|e| Problem::bad_request(format!("the body is not {{\"by\": ..}}: {e}")))?
+    };
+    // Who has a token is who the token says; the body's name is only for a gateway without clients.
+    let by = caller.name.map_or(body.by, |name| name.to_string());
+    let command = Command { command: verb, incident: Some(parse(&id)?), button: None, by, id: body.id };
+    match api.gateway.command(command).await {
+        Some(Ok(())) => Ok(StatusCode::NO_CONTENT),
+        Some(Err(e @ (CommandError::NoIncident(_) | CommandError::NoButton(_)))) => Err(Problem::not_found(e.to_string())),
+        None => Err(Problem::unavailable("the gateway is stopping; try again")),
+    }
+}
+
+pub(super) fn parse(id: &str) -> Result<IncidentId, Problem> {
+    id.parse().map_err(|_| Problem::bad_request(format!("{id:?} is not an incident's id (a UUID)")))
+}

@@ -1,0 +1,224 @@
+//! What the gateway shows: the latest incidents, conditions and states, and a stream of their changes. The desk writes
+//! it, and only what may be told; the API and the page read it.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use bytes::Bytes;
+use serde::Serialize;
+use tokio::sync::broadcast;
+
+use crate::district::{
+    button::ButtonCondition,
+    camera::{CameraReport, CameraState},
+    clock::Utc,
+    ids::{ButtonId, CameraId, IncidentId},
+    incident::Incident,
+};
+
+/// Changes kept so that a reader that was away for a moment resumes without loss; older ones make it read all anew.
+const CHANGES_KEPT: usize = 1024;
+
+/// One change, as server-sent events carry it.
+#[derive(Debug, Clone)]
+pub struct Change {
+    /// Counts up by one.
+    pub id: u64,
+    /// `incident`, `button`, `camera` or `status`.
+    pub event: &'static str,
+    /// JSON.
+    pub data: Bytes,
+}
+
+/// What a camera does, for lists.
+#[derive(Debug, Clone, Serialize)]
+pub struct CameraLine {
+    /// Which camera.
+    pub id: CameraId,
+    /// What it does.
+    pub state: CameraState,
+    /// Why.
+    pub detail: String,
+}
+
+/// The gateway's own state: `chowki/{district}/status` and `GET /v1/status`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Status {
+    /// The gateway runs. Its will says `false`.
+    pub online: bool,
+    /// Which district.
+    pub district: String,
+    /// Version of the program.
+    pub version: &'static str,
+    /// `up`, `degraded`, `down`, or `none` when it stands alone.
+    pub backhaul: &'static str,
+    /// Since when.
+    pub backhaul_since: Option<Utc>,
+    /// Why it is down.
+    pub backhaul_detail: String,
+    /// Documents that headquarters has not confirmed.
+    pub pending_documents: usize,
+    /// Evidence objects that headquarters has not confirmed.
+    pub pending_objects: usize,
+    /// Their bytes.
+    pub pending_bytes: u64,
+    /// `ok`, or what is wrong with the disk.
+    pub journal: String,
+    /// Buttons in all, and those that are online and silent.
+    pub buttons: Counts,
+    /// Cameras in all (units included), and those that are live and not.
+    pub cameras: Counts,
+    /// Incidents that are open.
+    pub open_incidents: usize,
+}
+
+/// So many of so many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Default)]
+pub struct Counts {
+    /// In all.
+    pub total: usize,
+    /// Online, or live.
+    pub good: usize,
+    /// Silent, or not live.
+    pub bad: usize,
+}
+
+/// The board.
+#[derive(Debug)]
+pub struct Board {
+    inner: Mutex<Inner>,
+    changes: broadcast::Sender<Change>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    incidents: BTreeMap<IncidentId, Arc<Incident>>,
+    conditions: HashMap<ButtonId, ButtonCondition>,
+    cameras: BTreeMap<CameraId, CameraLine>,
+    status: Option<Status>,
+    recent: VecDeque<Change>,
+    next: u64,
+}
+
+impl Board {
+    /// An empty board whose changes are numbered from `first`: the time of the start, so that no number of an earlier
+    /// run is taken for one of this.
+    pub fn new(first: u64) -> Self {
+        let inner = Inner { next: first, ..Inner::default() };
+        // A reader that falls this far behind is told so and reads all anew: the oldest change is dropped.
+        Self { inner: Mutex::new(inner), changes: broadcast::channel(CHANGES_KEPT).0 }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts out an incident's document, with its JSON.
+    pub fn incident(&self, document: Arc<Incident>, json: Bytes) {
+        let mut inner = self.lock();
+        let newer = |known: &Arc<Incident>| known.revision > document.revision;
+        if inner.incidents.get(&document.id).is_some_and(newer) {
+            return;
+        }
+        inner.incidents.insert(document.id, document);
+        self.announce(&mut inner, "incident", json);
+    }
+
+    /// Lets go of incidents that the engine no longer holds.
+    pub fn forget(&self, gone: impl IntoIterator<Item = IncidentId>) {
+        let mut inner = self.lock();
+        for id in gone {
+            inner.incidents.remove(&id);
+        }
+    }
+
+    /// Puts out a button's condition.
+    pub fn condition(&self, condition: ButtonCondition) {
+        let json = json(&condition);
+        let mut inner = self.lock();
+        inner.conditions.insert(condition.button.clone(), condition);
+        self.announce(&mut inner, "button", json);
+    }
+
+    /// Puts out what a camera does.
+    pub fn camera(&self, report: &CameraReport) {
+        let line = CameraLine { id: report.camera.clone(), state: report.state, detail: report.detail.clone() };
+        let json = json(&line);
+        let mut inner = self.lock();
+        inner.cameras.insert(line.id.clone(), line);
+        self.announce(&mut inner, "camera", json);
+    }
+
+    /// Puts out the gateway's own state, when it differs.
+    pub fn status(&self, status: Status) {
+        let mut inner = self.lock();
+        if inner.status.as_ref() != Some(&status) {
+            let json = json(&status);
+            inner.status = Some(status);
+            self.announce(&mut inner, "status", json);
+        }
+    }
+
+    fn announce(&self, inner: &mut Inner, event: &'static str, data: Bytes) {
+        inner.next += 1;
+        let change = Change { id: inner.next, event, data };
+        if inner.recent.len() == CHANGES_KEPT {
+            inner.recent.pop_front();
+        }
+        inner.recent.push_back(change.clone());
+        // Nobody listening is no fault.
+        let _ = self.changes.send(change);
+    }
+
+    /// The changes after `last`, and those to come. `None` in place of the changes when some are no longer kept: the
+    /// reader reads all anew.
+    pub fn follow(&self, last: Option<u64>) -> (Option<Vec<Change>>, broadcast::Receiver<Change>) {
+        let inner = self.lock();
+        let receiver = self.changes.subscribe();
+        let Some(last) = last else { return (Some(Vec::new()), receiver) };
+        let oldest = inner.recent.front().map_or(inner.next + 1, |c| c.id);
+        if last > inner.next || last + 1 < oldest {
+            return (None, receiver);
+        }
+        (Some(inner.recent.iter().filter(|c| c.id > last).cloned().collect()), receiver)
+    }
+
+    /// Incidents, newest first, at most `limit`, older than `before` when given.
+    pub fn incidents(&self, before: Option<IncidentId>, limit: usize) -> Vec<Arc<Incident>> {
+        let inner = self.lock();
+        let older = |id: &IncidentId| before.is_none_or(|b| *id < b);
+        inner.incidents.iter().rev().filter(|(id, _)| older(id)).take(limit).map(|(_, d)| d.clone()).collect()
+    }
+
+    /// One incident.
+    pub fn incident_of(&self, id: IncidentId) -> Option<Arc<Incident>> {
+        self.lock().incidents.get(&id).cloned()
+    }
+
+    /// A button's condition.
+    pub fn condition_of(&self, id: &ButtonId) -> Option<ButtonCondition> {
+        self.lock().conditions.get(id).cloned()
+    }
+
+    /// What a camera does.
+    pub fn camera_of(&self, id: &CameraId) -> Option<CameraLine> {
+        self.lock().cameras.get(id).cloned()
+    }
+
+    /// What every camera does.
+    pub fn camera_states(&self) -> Vec<CameraState> {
+        self.lock().cameras.values().map(|c| c.state).collect()
+    }
+
+    /// The gateway's own state.
+    pub fn status_now(&self) -> Option<Status> {
+        self.lock().status.clone()
+    }
+}
+
+/// JSON of a thing of ours, which always has one.
+fn json(thing: &impl Serialize) -> Bytes {
+    serde_json::to_vec(thing).unwrap_or_default().into()
+}
