@@ -1,0 +1,223 @@
+//! The doors: accepting connections, how many there may be, TLS. Nothing a client does ends the accept loop, and every
+//! handshake runs in the connection's own task.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+    time::{sleep, timeout},
+};
+use tokio_rustls::TlsAcceptor;
+
+use super::{
+    Event, Tls, connection,
+    end::End,
+    login::Salted,
+    router::Fanout,
+    seats::Seats,
+    stats::{Counters, Seldom},
+    stream::Stream,
+};
+use crate::host::{clock, scope::Scope};
+
+/// How long TLS may take, and then CONNECT, in seconds.
+pub(super) const GREETING_S: u64 = 10;
+
+/// What all connections share.
+pub(super) struct Shared {
+    pub(super) seats: Seats,
+    pub(super) events: mpsc::Sender<Event>,
+    pub(super) fanout: Fanout,
+    pub(super) counters: Arc<Counters>,
+    pub(super) doors: Arc<Doors>,
+    /// What the password of an unknown id is checked against.
+    pub(super) decoy: Salted,
+    pub(super) scope: Scope,
+    pub(super) refusals: Seldom,
+    pub(super) oddities: Seldom,
+}
+
+impl Shared {
+    /// Counts and logs the end of a connection that never became a session.
+    pub(super) fn turned_away(&self, peer: SocketAddr, client_id: &str, end: &End) {
+        self.counters.ended(end);
+        if let Some(held_back) = self.refusals.allow(clock::mono()) {
+            tracing::warn!(%peer, client_id, reason = %end, held_back, "MQTT connection turned away");
+        }
+    }
+}
+
+/// Accepts until the scope stops.
+pub(super) async fn listen(listener: TcpListener, tls: Option<Tls>, shared: Arc<Shared>) {
+    let door = tls.map(|t| (TlsAcceptor::from(t.config), t.requires_certificate));
+    let stopping = shared.scope.stopping();
+    tokio::pin!(stopping);
+    loop {
+        let accepted = tokio::select! {
+            () = &mut stopping => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((tcp, peer)) => admit(tcp, peer, door.clone(), &shared),
+            Err(error) if is_the_clients(&error) => {}
+            Err(error) => {
+                // Out of file descriptors, most likely: the next connection that ends gives one back.
+                if let Some(held_back) = shared.refusals.allow(clock::mono()) {
+                    tracing::error!(%error, held_back, "cannot accept MQTT connections");
+                }
+                sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+fn is_the_clients(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
+}
+
+fn admit(tcp: TcpStream, peer: SocketAddr, door: Option<(TlsAcceptor, bool)>, shared: &Arc<Shared>) {
+    shared.counters.accepted.add();
+    let pass = match shared.doors.enter(peer.ip()) {
+        Ok(pass) => pass,
+        Err(Full::All) => return shared.counters.over_limit.add(),
+        Err(Full::Address) => return shared.counters.over_limit_address.add(),
+    };
+    // Acknowledgements are small and must not wait for more; without it they only come later.
+    let _ = tcp.set_nodelay(true);
+    shared.scope.spawn("connection", welcome(tcp, peer, door, shared.clone(), pass));
+}
+
+async fn welcome(tcp: TcpStream, peer: SocketAddr, door: Option<(TlsAcceptor, bool)>, shared: Arc<Shared>, pass: Pass) {
+    // Boxed, so that the tens of kilobytes that a greeting needs are gone while the connection idles.
+    let greeting = Box::pin(async {
+        let stream = secure(tcp, door).await.map_err(|end| (String::new(), end))?;
+        connection::greet(stream, peer, &shared).await
+    });
+    let greeted = tokio::select! {
+        () = shared.scope.stopping() => return,
+        greeted = greeting => greeted,
+    };
+    match greeted {
+        Ok(connection) => connection.run().await,
+        Err((client_id, end)) => shared.turned_away(peer, &client_id, &end),
+    }
+    drop(pass);
+}
+
+async fn secure(tcp: TcpStream, door: Option<(TlsAcceptor, bool)>) -> Result<Stream, End> {
+    let Some((acceptor, requires_certificate)) = door else { return Ok(Stream::Plain(tcp)) };
+    let stream = match timeout(Duration::from_secs(GREETING_S), acceptor.accept(tcp)).await {
+        Ok(Ok(tls)) => Stream::Tls(Box::new(tls)),
+        Ok(Err(error)) => return Err(End::Handshake(error.to_string())),
+        Err(_) => return Err(End::NoConnect(GREETING_S)),
+    };
+    if requires_certificate && !stream.has_certificate() {
+        return Err(End::Handshake("no client certificate".to_owned()));
+    }
+    Ok(stream)
+}
+
+/// How many connections there are, in all and by address.
+pub(super) struct Doors {
+    inside: AtomicUsize,
+    by_address: Mutex<HashMap<IpAddr, usize>>,
+    max: usize,
+    max_per_address: usize,
+}
+
+/// Which limit was reached.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Full {
+    All,
+    Address,
+}
+
+impl Doors {
+    pub(super) fn new(max: usize, max_per_address: usize) -> Arc<Self> {
+        Arc::new(Self { inside: AtomicUsize::new(0), by_address: Mutex::default(), max, max_per_address })
+    }
+
+    pub(super) fn inside(&self) -> u64 {
+        self.inside.load(Relaxed) as u64
+    }
+
+    fn enter(self: &Arc<Self>, address: IpAddr) -> Result<Pass, Full> {
+        let address = network(address);
+        let mut by_address = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.inside.load(Relaxed) >= self.max {
+            return Err(Full::All);
+        }
+        let here = by_address.entry(address).or_default();
+        if *here >= self.max_per_address {
+            return Err(Full::Address);
+        }
+        *here += 1;
+        self.inside.fetch_add(1, Relaxed);
+        Ok(Pass { doors: self.clone(), address })
+    }
+}
+
+/// Whom an address counts for: itself, or its /64, which one household or device has to itself (RFC 6177).
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => {
+            let [a, b, c, d, ..] = v6.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+        }
+        v4 => v4,
+    }
+}
+
+/// One connection's place among those allowed; given back when dropped.
+pub(super) struct Pass {
+    doors: Arc<Doors>,
+    address: IpAddr,
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        let mut by_address = self.doors.by_address.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(here) = by_address.get_mut(&self.address) {
+            *here -= 1;
+            if *here == 0 {
+                by_address.remove(&self.address);
+            }
+        }
+        self.doors.inside.fetch_sub(1, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_limits_hold_and_places_are_given_back() {
+        let doors = Doors::new(3, 2);
+        let (a, b): (IpAddr, IpAddr) = ("10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap());
+        let first = doors.enter(a).ok().unwrap();
+        let _second = doors.enter(a).ok().unwrap();
+        assert_eq!(doors.enter(a).err(), Some(Full::Address));
+        let _third = doors.enter(b).ok().unwrap();
+        assert_eq!(doors.enter(b).err(), Some(Full::All));
+        drop(first);
+        assert!(doors.enter(a).is_ok());
+        assert_eq!(doors.inside(), 2);
+    }
+
+    #[test]
+    fn an_ipv6_network_counts_as_one_address() {
+        assert_eq!(network("2001:db8:1:2:3::9".parse().unwrap()), network("2001:db8:1:2::1".parse().unwrap()));
+        assert_eq!(network("::ffff:10.0.0.1".parse().unwrap()), "10.0.0.1".parse::<IpAddr>().unwrap());
+    }
+}
