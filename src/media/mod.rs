@@ -1,5 +1,15 @@
 //! Floor 0, pure: encoded media. Frames as cameras send them, the ring that keeps the last of them, CMAF fragments,
 //! audio for players, playlists and manifests.
 
+mod boxes;
+pub mod fragment;
 pub mod frame;
+mod g711;
+pub mod init;
+mod line;
+pub mod manifest;
+pub mod opus;
+pub mod piece;
+pub mod playlist;
+pub mod recording;
 pub mod ring;
