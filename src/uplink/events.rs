@@ -180,7 +180,7 @@ pub enum Event {
         /// When.
         now: Now,
     },
-    /// The connection, or the attempt at one, failed. Repeated failures with one reason are told once.
+    /// The connection, or the attempt at one, failed. A reason is told once for each address until one is up again.
     Down {
         /// Which broker, what happened, what to do.
         reason: String,
@@ -223,7 +223,7 @@ pub struct Stats {
     pub held: Held,
     /// PUBACKs.
     pub delivered: u64,
-    /// Publishes beyond the first of a revision on account of a broken connection.
+    /// Documents that were in flight when a connection broke.
     pub resent: u64,
     /// Connections that the broker accepted.
     pub connections: u64,

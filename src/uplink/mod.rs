@@ -3,6 +3,7 @@
 //! [`lanes`] decides what is sent next, [`link`] when and where a connection is tried and what the backhaul is called;
 //! both are pure. [`events`] is the MQTT shell around them, [`objects`] the object store, [`tls`] whom we trust.
 
+mod answers;
 mod error;
 pub mod events;
 pub mod lanes;

@@ -38,11 +38,14 @@ pub(super) async fn run(
     let link = Link::new(settings.addresses.len(), fastrand::u64(..), clock::mono());
     let width = usize::from(settings.window.max(1));
     let outbox = Outbox { events, queue: VecDeque::new() };
-    let mut task = Task { settings, shared, outbox, link, width, deaf_until: None, backhaul: None, told: None };
+    let told = vec![None; settings.addresses.len()];
+    let mut task =
+        Task { settings, shared, outbox, link, width, told, deaf_until: None, backhaul: None, stopped: false };
     let mut stopping = pin!(stopping);
     while task.wait(stopping.as_mut()).await == Next::GoOn {
         match task.connection(stopping.as_mut()).await {
             Ok(()) => return,
+            Err(_) if task.stopped => return,
             Err(reason) => task.failed(reason),
         }
     }
@@ -63,9 +66,11 @@ struct Task {
     /// too slow for the whole window, or a document that breaks the connection, so ends up with one at a time.
     width: usize,
     deaf_until: Option<Mono>,
-    /// What was told last.
+    /// The name of the backhaul that was told last.
     backhaul: Option<Backhaul>,
-    told: Option<String>,
+    /// For each address, the failure that was told last.
+    told: Vec<Option<String>>,
+    stopped: bool,
 }
 
 /// What is going on on one connection.
@@ -153,6 +158,7 @@ impl Task {
             tokio::select! {
                 biased;
                 () = stopping.as_mut(), if wire.closing.is_none() => {
+                    self.stopped = true;
                     if !wire.connected {
                         return Ok(());
                     }
@@ -215,7 +221,10 @@ impl Task {
                 wire.pinging = true;
             }
             rumqttc::Event::Outgoing(Outgoing::AwaitAck(id)) => {
-                self.broken(wire, &format!("the broker leaves packet {id} unacknowledged while it acknowledges others"))?;
+                self.broken(
+                    wire,
+                    &format!("the broker leaves packet {id} unacknowledged while it acknowledges others"),
+                )?;
             }
             rumqttc::Event::Outgoing(Outgoing::Disconnect) => return Ok(Next::Stop),
             rumqttc::Event::Outgoing(_) => {}
@@ -280,7 +289,7 @@ impl Task {
         self.link.worked(now.mono);
         if !wire.proven {
             wire.proven = true;
-            self.told = None;
+            self.told.fill(None);
             tracing::info!(address = %wire.address, "headquarters' broker is connected");
             self.outbox.push(Event::Up { address: wire.address.clone(), now });
         }
@@ -299,7 +308,11 @@ impl Task {
 
     fn commanded(&mut self, publish: rumqttc::Publish) {
         if publish.payload.len() > MAX_COMMAND {
-            tracing::warn!(bytes = publish.payload.len(), limit = MAX_COMMAND, "a command is too large and was ignored");
+            tracing::warn!(
+                bytes = publish.payload.len(),
+                limit = MAX_COMMAND,
+                "a command is too large and was ignored"
+            );
             return;
         }
         self.shared.lock().stats.commands += 1;
@@ -332,8 +345,8 @@ impl Task {
             return Ok(Next::Stop);
         }
         if self.stalled_at(wire).is_some_and(|at| now >= at) {
-            let waited = now.since(wire.progress).as_secs_f32();
-            self.broken(wire, &format!("no answer for {waited:.1} s"))?;
+            let waited = now.since(wire.progress).as_secs();
+            self.broken(wire, &format!("no answer for {waited} s"))?;
         }
         if wire.connected && self.deaf_until.is_some_and(|until| now >= until) {
             self.subscribe(client, wire);
@@ -368,12 +381,13 @@ impl Task {
         if again > 0 {
             self.width = (self.width / 2).max(1);
         }
-        self.link.failed(now.mono);
-        if self.told.as_ref() != Some(&reason) {
+        let told = self.told.get_mut(self.link.address());
+        if let Some(told) = told.filter(|told| told.as_ref() != Some(&reason)) {
             tracing::warn!(reason, again, "headquarters' broker is not reached");
-            self.told = Some(reason.clone());
+            *told = Some(reason.clone());
             self.outbox.push(Event::Down { reason, now });
         }
+        self.link.failed(now.mono);
         if let Some((tag, revision)) = suspect {
             tracing::warn!(?tag, revision, reason = %Aside::Suspect, "a document was set aside");
             self.outbox.push(Event::SetAside { tag, revision, reason: Aside::Suspect, now });
@@ -415,7 +429,7 @@ impl Task {
 /// Events on their way to the reader.
 ///
 /// When the reader's channel is full they wait here, in order. From [`Outbox::ROOM`] on nothing more is read from the
-/// broker or sent to it, so the queue grows only by what one packet or one failed attempt adds.
+/// broker or sent to it, so the queue grows only by what one packet, or a failure not told before, adds.
 struct Outbox {
     events: mpsc::Sender<Event>,
     queue: VecDeque<Event>,
