@@ -1,0 +1,468 @@
+//! The task behind [`super::events`]: one connection after the other, each served in one loop.
+
+use std::{collections::VecDeque, future::Future, pin::Pin, pin::pin, sync::Arc, time::Duration};
+
+use futures::{FutureExt, StreamExt};
+use rumqttc::{AsyncClient, Incoming, Outgoing, Packet, QoS, SubscribeReasonCode};
+use tokio::sync::mpsc;
+
+use super::{
+    events::{Address, Aside, Event, MAX_COMMAND, Settings, Shared},
+    lanes::{Document, Lane, Tag, Ticket},
+    link::{Backhaul, Link},
+    mqtt,
+};
+use crate::{district::clock::Mono, host::clock};
+
+/// What is in flight at shutdown has so long to be acknowledged.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// After a packet that is too large to read, commands are not subscribed to for so long: a broker that retains such a
+/// packet would otherwise end every connection.
+const DEAF: Duration = Duration::from_secs(300);
+/// Bytes in flight that add a second to the patience.
+const SLOW_LINE: u64 = 8 * 1024;
+/// With nothing else to wait for, look again after this.
+const IDLE: Duration = Duration::from_secs(3600);
+
+/// Runs until `stopping` resolves.
+pub(super) async fn run(
+    settings: Settings,
+    shared: Arc<Shared>,
+    events: mpsc::Sender<Event>,
+    stopping: impl Future<Output = ()>,
+) {
+    if settings.addresses.is_empty() {
+        tracing::error!("headquarters has no address; nothing will be sent");
+        return;
+    }
+    let link = Link::new(settings.addresses.len(), fastrand::u64(..), clock::mono());
+    let width = usize::from(settings.window.max(1));
+    let outbox = Outbox { events, queue: VecDeque::new() };
+    let told = vec![None; settings.addresses.len()];
+    let mut task =
+        Task { settings, shared, outbox, link, width, told, deaf_until: None, backhaul: None, stopped: false };
+    let mut stopping = pin!(stopping);
+    while task.wait(stopping.as_mut()).await == Next::GoOn {
+        match task.connection(stopping.as_mut()).await {
+            Ok(()) => return,
+            Err(_) if task.stopped => return,
+            Err(reason) => task.failed(reason),
+        }
+    }
+}
+
+#[derive(PartialEq)]
+enum Next {
+    GoOn,
+    Stop,
+}
+
+struct Task {
+    settings: Settings,
+    shared: Arc<Shared>,
+    outbox: Outbox,
+    link: Link,
+    /// How many documents may be in flight: halved when a connection fails, one more for each acknowledgement. A line
+    /// too slow for the whole window, or a document that breaks the connection, so ends up with one at a time.
+    width: usize,
+    deaf_until: Option<Mono>,
+    /// The name of the backhaul that was told last.
+    backhaul: Option<Backhaul>,
+    /// For each address, the failure that was told last.
+    told: Vec<Option<String>>,
+    stopped: bool,
+}
+
+/// What is going on on one connection.
+struct Wire {
+    address: Address,
+    connected: bool,
+    proven: bool,
+    /// Handed to rumqttc, which takes them in this order; no packet id yet.
+    handed: VecDeque<Ticket>,
+    /// On the wire, with their packet ids, oldest first.
+    unacked: VecDeque<(u16, Ticket)>,
+    subscribing: bool,
+    pinging: bool,
+    /// When something came back last, or when something was sent first after a silence.
+    progress: Mono,
+    /// Shutdown: when to give up.
+    closing: Option<Mono>,
+    leaving: bool,
+}
+
+impl Wire {
+    fn new(address: Address, now: Mono) -> Self {
+        Self {
+            address,
+            connected: false,
+            proven: false,
+            handed: VecDeque::new(),
+            unacked: VecDeque::new(),
+            subscribing: false,
+            pinging: false,
+            progress: now,
+            closing: None,
+            leaving: false,
+        }
+    }
+
+    fn outstanding(&self) -> bool {
+        self.subscribing || self.pinging || !self.handed.is_empty() || !self.unacked.is_empty()
+    }
+
+    /// Something is about to be sent.
+    fn sending(&mut self, now: Mono) {
+        if !self.outstanding() {
+            self.progress = now;
+        }
+    }
+}
+
+impl Task {
+    /// Waits until the next attempt is due.
+    async fn wait(&mut self, mut stopping: Pin<&mut impl Future<Output = ()>>) -> Next {
+        loop {
+            self.tell_state();
+            let now = clock::mono();
+            let due = self.link.next_attempt();
+            if now >= due {
+                return Next::GoOn;
+            }
+            let due = self.link.next_change(now).map_or(due, |change| change.min(due));
+            tokio::select! {
+                () = stopping.as_mut() => return Next::Stop,
+                () = self.shared.wake.notified() => {}
+                () = tokio::time::sleep_until(clock::deadline(due)) => {}
+                () = self.outbox.flush_one(), if !self.outbox.is_empty() => {}
+            }
+        }
+    }
+
+    /// One connection, from the first packet to the last. `Ok` when the scope stops.
+    async fn connection(&mut self, mut stopping: Pin<&mut impl Future<Output = ()>>) -> Result<(), String> {
+        let Some(address) = self.settings.addresses.get(self.link.address()).cloned() else {
+            return Err("headquarters has no address".into());
+        };
+        let (client, eventloop) = mqtt::open(&self.settings, &address).map_err(|e| format!("{address}: {e}"))?;
+        let mut packets = pin!(mqtt::packets(eventloop));
+        let mut wire = Wire::new(address, clock::mono());
+        loop {
+            self.tell_state();
+            if !self.outbox.has_room() {
+                wire.progress = clock::mono();
+            } else if wire.connected {
+                self.send(&client, &mut wire)?;
+            }
+            let due = self.due(&wire);
+            tokio::select! {
+                biased;
+                () = stopping.as_mut(), if wire.closing.is_none() => {
+                    self.stopped = true;
+                    if !wire.connected {
+                        return Ok(());
+                    }
+                    wire.closing = Some(clock::mono() + FAREWELL);
+                    self.offer_farewell();
+                }
+                packet = packets.next(), if self.outbox.has_room() => match packet {
+                    Some(Ok(packet)) => {
+                        if self.happened(packet, &client, &mut wire)? == Next::Stop {
+                            return Ok(());
+                        }
+                    }
+                    Some(Err(error)) => return self.ended(&error, &wire),
+                    None => return self.broken(&wire, "the client ended"),
+                },
+                () = self.shared.wake.notified() => {}
+                () = tokio::time::sleep_until(clock::deadline(due)) => {
+                    if self.overdue(&client, &mut wire)? == Next::Stop {
+                        return Ok(());
+                    }
+                }
+                () = self.outbox.flush_one(), if !self.outbox.is_empty() => {}
+            }
+        }
+    }
+
+    /// Sends as much as the window allows.
+    fn send(&mut self, client: &AsyncClient, wire: &mut Wire) -> Result<(), String> {
+        let mut inner = self.shared.lock();
+        while let Some((ticket, document)) = inner.lanes.take(self.width) {
+            wire.sending(clock::mono());
+            let topic = document.topic.as_str();
+            let publish = client.publish_bytes(topic, QoS::AtLeastOnce, document.retain, document.payload.clone());
+            // Its queue has room for the whole window, so it never waits.
+            if !matches!(publish.now_or_never(), Some(Ok(()))) {
+                return Err(format!("{}: the MQTT client takes nothing more", wire.address));
+            }
+            wire.handed.push_back(ticket);
+        }
+        if wire.closing.is_some() && !wire.leaving && inner.lanes.is_idle() {
+            wire.leaving = true;
+            // Refused only when the client has ended; the deadline then ends us.
+            let _ = client.try_disconnect();
+        }
+        Ok(())
+    }
+
+    /// Something was read or written.
+    fn happened(&mut self, packet: rumqttc::Event, client: &AsyncClient, wire: &mut Wire) -> Result<Next, String> {
+        match packet {
+            rumqttc::Event::Incoming(packet) => {
+                wire.progress = clock::mono();
+                self.received(packet, client, wire)?;
+            }
+            rumqttc::Event::Outgoing(Outgoing::Publish(id)) => {
+                wire.unacked.extend(wire.handed.pop_front().map(|ticket| (id, ticket)));
+            }
+            rumqttc::Event::Outgoing(Outgoing::PingReq) => {
+                wire.sending(clock::mono());
+                wire.pinging = true;
+            }
+            rumqttc::Event::Outgoing(Outgoing::AwaitAck(id)) => {
+                self.broken(
+                    wire,
+                    &format!("the broker leaves packet {id} unacknowledged while it acknowledges others"),
+                )?;
+            }
+            rumqttc::Event::Outgoing(Outgoing::Disconnect) => return Ok(Next::Stop),
+            rumqttc::Event::Outgoing(_) => {}
+        }
+        Ok(Next::GoOn)
+    }
+
+    fn received(&mut self, packet: Incoming, client: &AsyncClient, wire: &mut Wire) -> Result<(), String> {
+        match packet {
+            Packet::ConnAck(_) => self.connected(client, wire),
+            Packet::PubAck(ack) => {
+                let Some(at) = wire.unacked.iter().position(|(id, _)| *id == ack.pkid) else {
+                    return self.broken(wire, &format!("the broker acknowledges packet {}, never sent", ack.pkid));
+                };
+                let Some((_, ticket)) = wire.unacked.remove(at) else { return Ok(()) };
+                self.proven(wire);
+                self.delivered(ticket);
+            }
+            Packet::SubAck(ack) => {
+                wire.subscribing = false;
+                if ack.return_codes.contains(&SubscribeReasonCode::Failure) {
+                    let topic = self.settings.commands_topic();
+                    tracing::error!(address = %wire.address, topic, "headquarters' broker lets us hear no commands; check its access rules");
+                }
+                self.proven(wire);
+            }
+            Packet::PingResp => {
+                wire.pinging = false;
+                self.proven(wire);
+            }
+            Packet::Publish(publish) => self.commanded(publish),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn connected(&mut self, client: &AsyncClient, wire: &mut Wire) {
+        let now = clock::mono();
+        wire.connected = true;
+        self.link.connected(now);
+        let mut inner = self.shared.lock();
+        inner.lanes.connected();
+        inner.stats.connections += 1;
+        inner.stats.address = Some(wire.address.clone());
+        drop(inner);
+        if self.deaf_until.is_none_or(|until| now >= until) {
+            self.subscribe(client, wire);
+        }
+    }
+
+    fn subscribe(&mut self, client: &AsyncClient, wire: &mut Wire) {
+        self.deaf_until = None;
+        wire.sending(clock::mono());
+        // The queue has room. Without a SUBACK, the deadline ends the connection.
+        wire.subscribing = true;
+        let _ = client.try_subscribe(self.settings.commands_topic(), QoS::AtLeastOnce);
+    }
+
+    /// The broker has answered something.
+    fn proven(&mut self, wire: &mut Wire) {
+        let now = clock::now();
+        self.link.worked(now.mono);
+        if !wire.proven {
+            wire.proven = true;
+            self.told.fill(None);
+            tracing::info!(address = %wire.address, "headquarters' broker is connected");
+            self.outbox.push(Event::Up { address: wire.address.clone(), now });
+        }
+    }
+
+    fn delivered(&mut self, ticket: Ticket) {
+        self.width = (self.width + 1).min(usize::from(self.settings.window.max(1)));
+        let mut inner = self.shared.lock();
+        let delivered = inner.lanes.acked(ticket);
+        inner.stats.delivered += 1;
+        drop(inner);
+        if let Some((tag, revision)) = delivered {
+            self.outbox.push(Event::Delivered { tag, revision, now: clock::now() });
+        }
+    }
+
+    fn commanded(&mut self, publish: rumqttc::Publish) {
+        if publish.payload.len() > MAX_COMMAND {
+            tracing::warn!(
+                bytes = publish.payload.len(),
+                limit = MAX_COMMAND,
+                "a command is too large and was ignored"
+            );
+            return;
+        }
+        self.shared.lock().stats.commands += 1;
+        self.outbox.push(Event::Command { payload: publish.payload, retained: publish.retain, now: clock::now() });
+    }
+
+    /// When to look even if nothing happens.
+    fn due(&self, wire: &Wire) -> Mono {
+        let now = clock::mono();
+        let deaf = self.deaf_until.filter(|_| wire.connected);
+        [self.stalled_at(wire), self.link.next_change(now), deaf, wire.closing]
+            .into_iter()
+            .flatten()
+            .fold(now + IDLE, Mono::min)
+    }
+
+    /// When the connection counts as dead, if nothing comes back before.
+    fn stalled_at(&self, wire: &Wire) -> Option<Mono> {
+        if !wire.connected {
+            return Some(wire.progress + self.settings.connect_timeout);
+        }
+        let bytes = self.shared.lock().lanes.flying_bytes() as u64;
+        let slow = Duration::from_secs(bytes / SLOW_LINE);
+        wire.outstanding().then(|| wire.progress + self.settings.patience + slow)
+    }
+
+    fn overdue(&mut self, client: &AsyncClient, wire: &mut Wire) -> Result<Next, String> {
+        let now = clock::mono();
+        if wire.closing.is_some_and(|at| now >= at) {
+            return Ok(Next::Stop);
+        }
+        if self.stalled_at(wire).is_some_and(|at| now >= at) {
+            let waited = now.since(wire.progress).as_secs();
+            self.broken(wire, &format!("no answer for {waited} s"))?;
+        }
+        if wire.connected && self.deaf_until.is_some_and(|until| now >= until) {
+            self.subscribe(client, wire);
+        }
+        Ok(Next::GoOn)
+    }
+
+    fn ended(&mut self, error: &rumqttc::ConnectionError, wire: &Wire) -> Result<(), String> {
+        if wire.leaving {
+            return Ok(());
+        }
+        if mqtt::is_too_large(error) {
+            self.deaf_until = Some(clock::mono() + DEAF);
+            return self.broken(wire, "a command of more than 1 MiB; for 5 minutes no commands are heard");
+        }
+        self.broken(wire, &mqtt::reason(error))
+    }
+
+    fn broken(&self, wire: &Wire, reason: &str) -> Result<(), String> {
+        Err(format!("{}: {reason}", wire.address))
+    }
+
+    /// The connection, or the attempt, is over: everything in flight goes again.
+    fn failed(&mut self, reason: String) {
+        let now = clock::now();
+        let mut inner = self.shared.lock();
+        let (again, suspect) = inner.lanes.failed();
+        inner.stats.resent += again as u64;
+        inner.stats.failures += 1;
+        inner.stats.address = None;
+        drop(inner);
+        if again > 0 {
+            self.width = (self.width / 2).max(1);
+        }
+        let told = self.told.get_mut(self.link.address());
+        if let Some(told) = told.filter(|told| told.as_ref() != Some(&reason)) {
+            tracing::warn!(reason, again, "headquarters' broker is not reached");
+            *told = Some(reason.clone());
+            self.outbox.push(Event::Down { reason, now });
+        }
+        self.link.failed(now.mono);
+        if let Some((tag, revision)) = suspect {
+            tracing::warn!(?tag, revision, reason = %Aside::Suspect, "a document was set aside");
+            self.outbox.push(Event::SetAside { tag, revision, reason: Aside::Suspect, now });
+        }
+    }
+
+    /// The last thing headquarters hears of us.
+    fn offer_farewell(&mut self) {
+        let topic = self.settings.status_topic();
+        let payload = self.settings.offline("stopped").into();
+        let mut inner = self.shared.lock();
+        let revision = inner.lanes.latest(&topic).map_or(1, |latest| latest.saturating_add(1));
+        let farewell = Document { topic, lane: Lane::Status, payload, revision, retain: true, tag: Tag::Status };
+        // Never refused: it is small.
+        let _ = inner.lanes.offer(farewell);
+    }
+
+    /// Tells what changed beside the connection: refused documents, and the name of the backhaul.
+    fn tell_state(&mut self) {
+        let now = clock::mono();
+        let state = self.link.state(now);
+        let mut inner = self.shared.lock();
+        inner.stats.backhaul = Some(state);
+        while self.outbox.has_room() {
+            let Some(event) = inner.refused.pop_front() else { break };
+            if let Event::SetAside { tag, revision, reason, .. } = &event {
+                tracing::error!(?tag, revision, %reason, "a document was set aside");
+            }
+            self.outbox.push(event);
+        }
+        drop(inner);
+        if self.backhaul != Some(state) {
+            self.backhaul = Some(state);
+            self.outbox.push(Event::Backhaul { state, now: clock::now() });
+        }
+    }
+}
+
+/// Events on their way to the reader.
+///
+/// When the reader's channel is full they wait here, in order. From [`Outbox::ROOM`] on nothing more is read from the
+/// broker or sent to it, so the queue grows only by what one packet, or a failure not told before, adds.
+struct Outbox {
+    events: mpsc::Sender<Event>,
+    queue: VecDeque<Event>,
+}
+
+impl Outbox {
+    const ROOM: usize = 256;
+
+    fn push(&mut self, event: Event) {
+        if !self.queue.is_empty() {
+            self.queue.push_back(event);
+        } else if let Err(mpsc::error::TrySendError::Full(event)) = self.events.try_send(event) {
+            self.queue.push_back(event);
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.queue.len() < Self::ROOM
+    }
+
+    fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Waits for room in the reader's channel. Safe to cancel.
+    async fn flush_one(&mut self) {
+        match self.events.reserve().await {
+            Ok(permit) => {
+                if let Some(event) = self.queue.pop_front() {
+                    permit.send(event);
+                }
+            }
+            Err(_) => self.queue.clear(),
+        }
+    }
+}
