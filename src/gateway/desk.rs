@@ -60,8 +60,8 @@ pub enum Work {
     Uploaded(IncidentId, CameraId, String),
     /// Nobody holds an interval.
     Gap(IncidentId, CameraId, Gap),
-    /// A recording has ended.
-    Ended(IncidentId, CameraId),
+    /// A recording has ended, having been ordered until then.
+    Ended(IncidentId, CameraId, Mono),
     /// A step of headquarters, by HTTP.
     Command(Command, oneshot::Sender<Result<(), CommandError>>),
 }
@@ -260,9 +260,10 @@ impl Desk {
                 warn!(%incident, %camera, reason = ?gap.reason, from = %gap.from, to = %gap.to, "a gap in evidence");
                 self.engine.evidence_gap(incident, &camera, gap, out);
             }
-            Work::Ended(incident, camera) => {
-                self.recorders.ended(&incident, &camera);
-                self.engine.evidence_ended(incident, &camera, clock::now(), out);
+            Work::Ended(incident, camera, until) => {
+                if self.recorders.ended(incident, &camera, until) {
+                    self.engine.evidence_ended(incident, &camera, clock::now(), out);
+                }
             }
             Work::Command(command, reply) => {
                 // The caller may have hung up; the command is carried out all the same.
@@ -273,7 +274,7 @@ impl Desk {
 
     fn disk(&mut self, disk: &mut watch::Receiver<Health>, out: &mut Outputs) {
         let failing = match &*disk.borrow_and_update() {
-            Health::Ok => None,
+            Health::Ok | Health::OnReserve { .. } => None,
             Health::Failing { error, .. } => Some(error.to_string()),
         };
         match failing {
@@ -349,7 +350,7 @@ impl Desk {
     fn carry_out(&mut self, batch: Batch) {
         self.progress.presses.fetch_add(batch.replies.len() as u64, Ordering::Relaxed);
         for reply in batch.replies {
-            reply.complete();
+            reply.recorded();
         }
         self.put_out(batch.documents);
         for effect in batch.effects {

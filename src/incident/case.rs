@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use crate::district::{
     clock::{Mono, Utc},
     evidence::{CameraEvidence, EvidenceObject, Gap},
-    ids::{CameraId, PressId},
+    ids::{CameraId, IncidentId, PressId},
     incident::{Incident, PRESSES_SHOWN, PressEntry, TIMELINE_SHOWN, TimelineEntry},
     press::Progress,
 };
@@ -14,6 +14,21 @@ use super::record::{Opened, PressKey, more_urgent};
 
 /// How many keys of presses an incident remembers: a press that comes again later than that many others counts anew.
 pub const KEYS_KEPT: usize = 256;
+
+/// What begins at once, before any disk answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordOrder {
+    /// For which incident.
+    pub incident: IncidentId,
+    /// Which camera.
+    pub camera: CameraId,
+    /// Its rank in the incident, the best first: what is uploaded first.
+    pub rank: u32,
+    /// From when; the ring reaches back.
+    pub from: Mono,
+    /// Until when. A later order for the same pair moves it.
+    pub until: Mono,
+}
 
 /// An incident and its bookkeeping.
 #[derive(Debug)]
@@ -170,6 +185,15 @@ impl Case {
             evidence.settle();
             self.evidence_changed = true;
         }
+    }
+
+    /// The recording of each camera, and whether it has ended already.
+    pub fn orders(&self) -> impl Iterator<Item = (RecordOrder, bool)> {
+        let order = |(rank, e): (u32, &CameraEvidence)| {
+            let (incident, camera) = (self.document.id, e.camera.clone());
+            (RecordOrder { incident, camera, rank, from: self.from, until: self.until }, e.ended)
+        };
+        (0..).zip(&self.document.evidence).map(order)
     }
 
     /// Whether every camera's recording has ended.

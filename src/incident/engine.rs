@@ -22,7 +22,7 @@ use crate::district::{
 };
 
 use super::{
-    case::Case,
+    case::{Case, RecordOrder},
     nearby::{Choice, Nearby},
     record::{Command, Opened, PressKey, Record, Verb},
     supervision::{Sign, Supervision},
@@ -63,19 +63,6 @@ pub enum Effect {
     Tell(ButtonId, StateMessage),
     /// A button's condition changed.
     Condition(ButtonCondition),
-}
-
-/// What begins at once, before any disk answers.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RecordOrder {
-    /// For which incident.
-    pub incident: IncidentId,
-    /// Which camera.
-    pub camera: CameraId,
-    /// From when; the ring reaches back.
-    pub from: Mono,
-    /// Until when. A later order for the same pair moves it.
-    pub until: Mono,
 }
 
 /// What came of a batch of inputs.
@@ -198,10 +185,7 @@ impl Engine {
             if case.delivered < case.document.revision || case.evidence_changed {
                 out.changed.insert(*id);
             }
-            for evidence in case.document.evidence.iter().filter(|e| !e.ended) {
-                let camera = evidence.camera.clone();
-                out.orders.push(RecordOrder { incident: *id, camera, from: case.from, until: case.until });
-            }
+            out.orders.extend(case.orders().filter(|(_, ended)| !ended).map(|(order, _)| order));
             if case.open() {
                 let press = case.document.presses.last().and_then(|p| p.press.clone());
                 let told = StateMessage { press, incident: *id, state: case.document.state };
@@ -538,9 +522,7 @@ impl Engine {
     /// Orders the recordings of an incident, or moves their end.
     fn order(&mut self, incident: IncidentId, out: &mut Outputs) {
         let Some(case) = self.cases.get(&incident) else { return };
-        let order =
-            |e: &CameraEvidence| RecordOrder { incident, camera: e.camera.clone(), from: case.from, until: case.until };
-        out.orders.extend(case.document.evidence.iter().map(order));
+        out.orders.extend(case.orders().map(|(order, _)| order));
     }
 
     fn with_evidence(&mut self, incident: IncidentId, change: impl FnOnce(&mut Case)) {

@@ -117,6 +117,11 @@ impl Ring {
         Held { frames: inner.frames.len(), bytes: inner.bytes, span, pushed }
     }
 
+    /// When the newest frame arrived.
+    pub fn newest(&self) -> Option<Mono> {
+        self.lock().frames.back().map(|f| f.arrived)
+    }
+
     /// A reader from `start`. Where nothing is kept yet it begins with the first frame that comes.
     pub fn reader(self: &Arc<Self>, start: Start) -> Reader {
         let inner = self.lock();

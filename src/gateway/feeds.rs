@@ -1,0 +1,74 @@
+//! Every camera's ring and the session that fills it: masts and units alike.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::sync::mpsc;
+
+use crate::{
+    camera::{self, CameraHandle},
+    district::{
+        camera::CameraReport,
+        ids::CameraId,
+        inventory::{Inventory, Source},
+    },
+    host::scope::Scope,
+    media::ring::{Limits, Ring},
+};
+
+/// Kept beyond what evidence asks for, so that a press finds its whole window although it takes a moment to arrive.
+const MARGIN: Duration = Duration::from_secs(2);
+
+/// The cameras of a district, running.
+#[derive(Clone, Default)]
+pub struct Feeds {
+    rings: Arc<HashMap<CameraId, Arc<Ring>>>,
+    handles: Arc<Vec<CameraHandle>>,
+}
+
+impl Feeds {
+    /// Starts a session to every camera and unit.
+    pub fn start(
+        inventory: &Inventory,
+        before: Duration,
+        ring_bytes: usize,
+        reports: &mpsc::Sender<CameraReport>,
+        scope: &Scope,
+    ) -> Self {
+        let limits = Limits { span: before + MARGIN, bytes: ring_bytes };
+        let settings = camera::Settings::default();
+        let mut rings = HashMap::new();
+        let mut handles = Vec::new();
+        for (id, source) in sources(inventory) {
+            let ring = Ring::new(limits);
+            rings.insert(id.clone(), ring.clone());
+            handles.push(camera::start(id, source, ring, reports.clone(), settings.clone(), scope));
+        }
+        Self { rings: Arc::new(rings), handles: Arc::new(handles) }
+    }
+
+    /// A camera's ring.
+    pub fn ring(&self, camera: &CameraId) -> Option<&Arc<Ring>> {
+        self.rings.get(camera)
+    }
+
+    /// Every camera's ring, in no order.
+    pub fn rings(&self) -> impl Iterator<Item = (&CameraId, &Arc<Ring>)> {
+        self.rings.iter()
+    }
+
+    /// Every camera's session.
+    pub fn handles(&self) -> &[CameraHandle] {
+        &self.handles
+    }
+}
+
+/// Units first: the person who presses stands before one.
+fn sources(inventory: &Inventory) -> impl Iterator<Item = (CameraId, Source)> {
+    let unit = |b: &Arc<crate::district::inventory::Button>| Some((CameraId::of_unit(&b.id), b.unit.clone()?));
+    let mast = |c: &Arc<crate::district::inventory::Camera>| (c.id.clone(), c.source.clone());
+    inventory.buttons().iter().filter_map(unit).chain(inventory.cameras().iter().map(mast))
+}

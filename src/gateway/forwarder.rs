@@ -1,0 +1,287 @@
+//! Evidence to headquarters' object store: what the media log holds and headquarters does not, the most urgent first; then
+//! the playlist that makes it play, and at the end the manifest that makes it provable.
+//!
+//! It never stands in an event's way: events have a connection of their own. Names are deterministic, so what is put
+//! twice after a crash overwrites itself with the same bytes.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures::{StreamExt, stream};
+use tokio::sync::{Notify, mpsc};
+use tracing::{debug, error, info, warn};
+
+use super::{board::Board, desk::Work, shelf};
+use crate::{
+    district::{
+        clock::Mono,
+        evidence::CameraEvidence,
+        ids::{CameraId, DistrictId, IncidentId},
+    },
+    host::{clock, scope::Scope},
+    spool::{MediaStore, ObjectRef},
+    uplink::objects::{PutError, Store},
+};
+
+/// Objects under way at a time.
+const AT_ONCE: usize = 4;
+
+/// Objects taken from the log at a time: a more urgent one waits for no more than these.
+const ROUND: usize = 16;
+
+/// A playlist is put at most this often while it grows.
+const PLAYLIST_EVERY: Duration = Duration::from_secs(1);
+
+/// Waits after a failure.
+const WAIT: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
+
+/// An object that the store refuses for good is tried again after this long, in case somebody mended the store.
+const SET_ASIDE: Duration = Duration::from_secs(600);
+
+/// Counts, for metrics.
+#[derive(Debug, Default)]
+pub struct Forwarded {
+    /// Objects that headquarters has confirmed.
+    pub objects: AtomicU64,
+    /// Their bytes.
+    pub bytes: AtomicU64,
+    /// Attempts that failed.
+    pub failures: AtomicU64,
+}
+
+/// Says that something new is there to forward.
+#[derive(Clone, Default)]
+pub struct Bell(Arc<Notify>);
+
+impl Bell {
+    /// Rings.
+    pub fn ring(&self) {
+        self.0.notify_one();
+    }
+}
+
+/// Forwards evidence until its scope stops.
+pub struct Forwarder {
+    /// Which district.
+    pub district: DistrictId,
+    /// Where from.
+    pub media: MediaStore,
+    /// Where to.
+    pub store: Store,
+    /// Gaps and ends of recordings stand in the documents.
+    pub board: Arc<Board>,
+    /// Told of what headquarters has.
+    pub work: mpsc::Sender<Work>,
+    /// Rung when there is something.
+    pub bell: Bell,
+    /// Counts.
+    pub counts: Arc<Forwarded>,
+}
+
+/// What a playlist or manifest was last put for.
+#[derive(Default)]
+struct Lists {
+    /// Cameras whose lists are behind, and since when.
+    behind: BTreeMap<(IncidentId, CameraId), Mono>,
+    /// Revision of each incident's document that was last put.
+    documents: HashMap<IncidentId, u64>,
+    set_aside: HashMap<String, Mono>,
+}
+
+impl Forwarder {
+    /// Starts the task.
+    pub fn start(self, scope: &Scope) {
+        let tasks = scope.clone();
+        scope.spawn("forwarder", async move {
+            let stopping = tasks.stopping();
+            tokio::select! { () = self.run(&tasks) => {}, () = stopping => {} }
+        });
+    }
+
+    async fn run(self, scope: &Scope) {
+        let mut lists = self.unfinished();
+        let mut wait = WAIT.0;
+        loop {
+            match self.round(&mut lists, scope).await {
+                Ok(true) => wait = WAIT.0,
+                Ok(false) => {
+                    wait = WAIT.0;
+                    let pause = tokio::time::sleep(PLAYLIST_EVERY);
+                    tokio::select! { () = self.bell.0.notified() => {}, () = pause => {} }
+                }
+                Err(e) => {
+                    self.counts.failures.fetch_add(1, Relaxed);
+                    match &e {
+                        PutError::Misconfigured { .. } => error!(error = %e, "headquarters' store takes nothing"),
+                        _ => warn!(error = %e, ?wait, "headquarters' store"),
+                    }
+                    tokio::time::sleep(wait).await;
+                    wait = (wait * 2).min(WAIT.1);
+                }
+            }
+        }
+    }
+
+    /// After a restart: every camera whose evidence is not complete may have lists that are behind.
+    fn unfinished(&self) -> Lists {
+        let mut lists = Lists::default();
+        for incident in self.board.incidents(None, usize::MAX) {
+            for evidence in &incident.evidence {
+                lists.behind.insert((incident.id, evidence.camera.clone()), Mono::default());
+            }
+        }
+        lists
+    }
+
+    /// Puts what is most urgent. Whether there was something to do.
+    async fn round(&self, lists: &mut Lists, scope: &Scope) -> Result<bool, PutError> {
+        let pending = self.blocking(scope, |media| media.pending(ROUND)).await.unwrap_or_default();
+        let now = clock::mono();
+        lists.set_aside.retain(|_, until| *until > now);
+        let todo: Vec<_> = pending.into_iter().filter(|o| !lists.set_aside.contains_key(&o.to_string())).collect();
+        let found = !todo.is_empty();
+        let done: Vec<_> = stream::iter(todo)
+            .map(|object| async move { (self.forward(&object, scope).await, object) })
+            .buffer_unordered(AT_ONCE)
+            .collect()
+            .await;
+        let mut failure = None;
+        for (result, object) in done {
+            match result {
+                Ok(()) => {
+                    let key = (object.meta.incident, object.meta.camera.clone());
+                    lists.behind.entry(key).or_insert(now);
+                }
+                Err(e @ PutError::Refused { .. }) => {
+                    error!(error = %e, object = %object, "set aside; the rest goes on");
+                    lists.set_aside.insert(object.to_string(), now + SET_ASIDE);
+                }
+                Err(e) => failure = Some(e),
+            }
+        }
+        match failure {
+            Some(e) => Err(e),
+            None => Ok(self.lists(lists, found, scope).await? || found),
+        }
+    }
+
+    /// One object, from the log to headquarters.
+    async fn forward(&self, object: &ObjectRef, scope: &Scope) -> Result<(), PutError> {
+        let meta = &object.meta;
+        let name = format!("{}/{}", shelf::folder(&self.district, meta.incident, &meta.camera), meta.name);
+        let wanted = object.clone();
+        let Some(bytes) = self.blocking(scope, move |media| media.read(&wanted)).await else {
+            // Damaged on this disk: it cannot be delivered, and must not block the rest.
+            return Err(PutError::Refused { name, why: "it cannot be read from this gateway's disk".into() });
+        };
+        let size = bytes.len() as u64;
+        self.store.put(&name, bytes).await?;
+        let wanted = object.clone();
+        if self.blocking(scope, move |media| media.delivered(&wanted)).await.is_none() {
+            warn!(object = %object, "delivered, but that could not be written down; it will be sent again");
+        }
+        self.counts.objects.fetch_add(1, Relaxed);
+        self.counts.bytes.fetch_add(size, Relaxed);
+        debug!(%name, size, "delivered");
+        let _ = self.work.send(Work::Uploaded(meta.incident, meta.camera.clone(), meta.name.clone())).await;
+        Ok(())
+    }
+
+    /// Puts the lists that are behind and due. Whether one was put.
+    async fn lists(&self, lists: &mut Lists, busy: bool, scope: &Scope) -> Result<bool, PutError> {
+        let now = clock::mono();
+        let due: Vec<_> = lists
+            .behind
+            .iter()
+            .filter(|(_, since)| !busy || now.since(**since) >= PLAYLIST_EVERY)
+            .map(|(key, since)| (key.clone(), *since))
+            .collect();
+        let mut put = false;
+        for ((incident, camera), since) in due {
+            let Some(document) = self.board.incident_of(incident) else {
+                lists.behind.remove(&(incident, camera));
+                continue;
+            };
+            let Some(evidence) = document.evidence.iter().find(|e| e.camera == camera) else { continue };
+            if now.since(since) < PLAYLIST_EVERY && !evidence.ended {
+                continue;
+            }
+            put = true;
+            let finished = self.put_lists(incident, evidence, scope).await?;
+            if finished {
+                info!(%incident, %camera, "all evidence of this camera is at headquarters");
+                lists.behind.remove(&(incident, camera));
+            } else {
+                lists.behind.insert((incident, camera), now);
+            }
+            self.put_document(lists, &document).await?;
+        }
+        Ok(put)
+    }
+
+    /// The playlist; and the manifest when nothing will come any more. Whether that is so.
+    async fn put_lists(
+        &self,
+        incident: IncidentId,
+        evidence: &CameraEvidence,
+        scope: &Scope,
+    ) -> Result<bool, PutError> {
+        let camera = evidence.camera.clone();
+        let held = self.blocking(scope, move |media| media.evidence(incident, &camera)).await.unwrap_or_default();
+        let folder = shelf::folder(&self.district, incident, &evidence.camera);
+        let there: Vec<_> = held.iter().filter(|o| o.delivered).cloned().collect();
+        let finished = evidence.ended && there.len() == held.len();
+        if there.is_empty() {
+            return Ok(finished);
+        }
+        let growing = CameraEvidence { ended: finished, ..evidence.clone() };
+        let playlist = shelf::playlist(&there, Some(&growing));
+        self.store.put(&format!("{folder}/index.m3u8"), Bytes::from(playlist)).await?;
+        if finished {
+            let manifest = shelf::manifest(folder.clone(), &there, evidence);
+            let json = serde_json::to_vec_pretty(&manifest).unwrap_or_default();
+            self.store.put(&format!("{folder}/manifest.json"), Bytes::from(json)).await?;
+        }
+        Ok(finished)
+    }
+
+    /// `incident.json`, whenever its revision is new.
+    async fn put_document(
+        &self,
+        lists: &mut Lists,
+        document: &crate::district::incident::Incident,
+    ) -> Result<(), PutError> {
+        if lists.documents.get(&document.id) == Some(&document.revision) {
+            return Ok(());
+        }
+        let json = serde_json::to_vec_pretty(document).unwrap_or_default();
+        let name = format!("{}/incidents/{}/incident.json", self.district, document.id);
+        self.store.put(&name, Bytes::from(json)).await?;
+        lists.documents.insert(document.id, document.revision);
+        Ok(())
+    }
+
+    /// Asks the media log, which works on files, from a thread where that is allowed.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        scope: &Scope,
+        ask: impl FnOnce(&MediaStore) -> Result<T, crate::spool::Error> + Send + 'static,
+    ) -> Option<T> {
+        let media = self.media.clone();
+        match scope.spawn_blocking("media log", move || ask(&media)).await {
+            Ok(Ok(answer)) => Some(answer),
+            Ok(Err(e)) => {
+                warn!(error = %e, "the media log");
+                None
+            }
+            Err(_) => None,
+        }
+    }
+}

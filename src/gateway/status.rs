@@ -1,0 +1,92 @@
+//! The gateway's own state, once a second: on the board, and for headquarters whenever it differs.
+
+use std::time::Duration;
+
+use super::{
+    Facade, Shared,
+    board::{Counts, Status},
+    watchdog::HANGS_AFTER,
+};
+use crate::{
+    district::{button::Presence, camera::CameraState},
+    host::{clock, scope::Scope},
+    spool::Health,
+};
+
+/// How often it is looked at.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Publishes it until the scope stops.
+pub(super) fn publish(facade: Facade, scope: &Scope) {
+    let stopping = scope.stopping();
+    scope.spawn("status", async move {
+        tokio::pin!(stopping);
+        // Revisions go on over restarts as wall time does; headquarters keeps the last one told in any case.
+        let mut revision = clock::wall().unix_ms();
+        let mut told = None;
+        loop {
+            let status = read(&facade.0).await;
+            if told.as_ref() != Some(&status) {
+                revision += 1;
+                facade.0.hq.status(&status, revision);
+                facade.0.board.status(status.clone());
+                told = Some(status);
+            }
+            tokio::select! {
+                () = tokio::time::sleep(EVERY) => {}
+                () = &mut stopping => return,
+            }
+        }
+    });
+}
+
+async fn read(shared: &Shared) -> Status {
+    let link = shared.hq.seen();
+    let board = &shared.board;
+    let presence = |b: &std::sync::Arc<crate::district::inventory::Button>| board.condition_of(&b.id).map(|c| c.presence);
+    let buttons = shared.inventory.buttons();
+    let cameras = board.camera_states();
+    let live = cameras.iter().filter(|s| **s == CameraState::Live).count();
+    let total = shared.feeds.handles().len();
+    let held = shared.media.stats();
+    Status {
+        online: true,
+        district: shared.district.id.to_string(),
+        version: env!("CARGO_PKG_VERSION"),
+        backhaul: link.state,
+        backhaul_since: link.since,
+        backhaul_detail: link.detail,
+        pending_documents: shared.hq.pending(),
+        pending_objects: usize::try_from(held.pending_objects).unwrap_or(usize::MAX),
+        pending_bytes: held.pending_bytes,
+        journal: journal(shared),
+        buttons: Counts {
+            total: buttons.len(),
+            good: buttons.iter().filter(|b| presence(b) == Some(Presence::Online)).count(),
+            bad: buttons.iter().filter(|b| presence(b) == Some(Presence::Silent)).count(),
+        },
+        cameras: Counts { total, good: live, bad: total - live.min(total) },
+        open_incidents: usize::try_from(shared.progress.open_incidents.load(std::sync::atomic::Ordering::Relaxed))
+            .unwrap_or(usize::MAX),
+    }
+}
+
+fn journal(shared: &Shared) -> String {
+    match &*shared.journal.health().borrow() {
+        Health::Ok => "ok".into(),
+        Health::OnReserve { left_bytes, .. } => format!("the disk is full; {left_bytes} bytes of reserve are left"),
+        Health::Failing { error, .. } => format!("failing: {error}"),
+    }
+}
+
+/// Why the gateway does not do its work, if it does not.
+pub(super) fn ailment(shared: &Shared) -> Option<String> {
+    let idle = clock::mono().since(shared.progress.last_turn());
+    if idle > HANGS_AFTER {
+        return Some(format!("the desk has not turned for {} s", idle.as_secs()));
+    }
+    match &*shared.journal.health().borrow() {
+        Health::Failing { error, .. } => Some(format!("the journal's disk fails: {error}")),
+        Health::Ok | Health::OnReserve { .. } => None,
+    }
+}
