@@ -1,4 +1,5 @@
 //! Cameras against real RTSP peers: GStreamer's server in every codec, and scripted ones that misbehave.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, reason = "tests fail by panicking")]
 
 use std::{
     collections::HashMap,
