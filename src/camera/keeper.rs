@@ -11,7 +11,7 @@ use retina::{
 };
 use tokio::{
     sync::mpsc,
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep_until},
 };
 
 use super::{
@@ -34,6 +34,9 @@ use crate::{
 
 /// A report that found the channel full is tried again after this long.
 const TELL_AGAIN: Duration = Duration::from_millis(200);
+/// How long the next session waits for the camera to take leave of the last one. A camera that broke off seldom
+/// answers, and every moment is a gap in the pictures; TEARDOWN goes on in the background.
+const LEAVE: Duration = Duration::from_millis(300);
 
 /// Everything the task of one camera holds.
 pub(super) struct Keeper {
@@ -59,11 +62,15 @@ impl Keeper {
                 fault = self.session() => Some(fault),
             };
             // The session is dropped by now; its TEARDOWN is on the way.
-            self.address.leave(self.settings.teardown).await;
-            let Some(fault) = ended else { break };
+            let Some(fault) = ended else {
+                self.address.leave(self.settings.teardown).await;
+                break;
+            };
             let (change, pause) = self.states.fault(clock::mono(), &fault);
             self.tell(change);
+            self.address.leave(LEAVE).await;
             if self.wait(pause).await {
+                self.address.leave(self.settings.teardown).await;
                 break;
             }
             self.intake.counters.reconnects();
@@ -83,8 +90,8 @@ impl Keeper {
     async fn receive(&mut self, playing: Playing) -> Fault {
         let Playing { mut demuxed, chosen } = playing;
         self.intake.begin(chosen);
-        let mut watch = pin!(sleep(self.settings.stall));
         let mut watchdog = Watchdog::new(clock::mono(), &self.settings);
+        let mut watch = pin!(sleep_until(self.next_look(&watchdog)));
         loop {
             let item = tokio::select! {
                 biased;

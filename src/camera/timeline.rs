@@ -1,5 +1,7 @@
-//! A camera's clock: RTP timestamps (RFC 3550 section 5.1) become ticks that never go back within a timeline, and wall
-//! time at a constant offset to them. Pure.
+//! A camera's clock: from RTP timestamps to ticks, timelines and wall time. Pure.
+//!
+//! RTP timestamps (RFC 3550 section 5.1) become ticks that never go back within a timeline, and wall time at a constant
+//! offset to them.
 //!
 //! Wall time here is always *this gateway's*: presses are stamped by it, so pictures must be too.
 //! - With sender reports (RFC 3550 section 6.4.1) the camera's own relation of picture to clock is kept, encoder delay
