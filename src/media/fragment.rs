@@ -325,3 +325,274 @@ impl Fragmenter {
 fn same(a: &Arc<Format>, b: &Arc<Format>) -> bool {
     Arc::ptr_eq(a, b) || a == b
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{district::clock::Utc, media::frame::Codec};
+    use bytes::Bytes;
+
+    const AVCC: &[u8] = &[1, 0x4d, 0x40, 0x28, 0xff, 0xe1, 0, 4, 0x67, 0x4d, 0x40, 0x28, 1, 0, 2, 0x68, 0xee];
+
+    fn format(codec: Codec, level: u8) -> Arc<Format> {
+        let (clock_rate, width, channels) = if codec == Codec::Aac { (16_000, 0, 1) } else { (90_000, 1920, 0) };
+        let mut config = if codec == Codec::Aac { vec![0x14, 0x08] } else { AVCC.to_vec() };
+        if codec == Codec::H264 {
+            config[3] = level;
+        }
+        Arc::new(Format {
+            codec,
+            clock_rate,
+            width,
+            height: 0,
+            channels,
+            config: config.into(),
+            rfc6381: String::new(),
+        })
+    }
+
+    /// A camera with an exact clock: `ms` since its start, on a timeline whose ticks begin at a million.
+    fn frame(format: &Arc<Format>, timeline: u32, ms: i64, key: bool) -> Arc<Frame> {
+        Arc::new(Frame {
+            track: if format.channels > 0 { Track::Audio } else { Track::Video },
+            timeline,
+            ticks: 1_000_000 * i64::from(timeline + 1) + ms * i64::from(format.clock_rate) / 1000,
+            captured: Utc::from_micros(1_700_000_000_000_000 + ms * 1000),
+            arrived: Mono::from_boot(Duration::from_millis(5_000 + ms as u64)),
+            key: key || format.channels > 0,
+            lost_before: 0,
+            format: format.clone(),
+            data: Bytes::from_static(&[0, 0, 0, 1, 9]),
+        })
+    }
+
+    fn run(fragmenter: &mut Fragmenter, frames: &[Arc<Frame>]) -> Vec<Piece> {
+        frames.iter().flat_map(|f| fragmenter.push(f)).collect()
+    }
+
+    fn fragments(pieces: &[Piece]) -> Vec<&Fragment> {
+        pieces.iter().filter_map(|p| if let Piece::Fragment(f) = p { Some(f) } else { None }).collect()
+    }
+
+    fn codecs(pieces: &[Piece]) -> Vec<&str> {
+        pieces.iter().filter_map(|p| if let Piece::Init(i) = p { Some(i.codecs.as_str()) } else { None }).collect()
+    }
+
+    fn ms(f: &[&Fragment]) -> Vec<(u128, u128)> {
+        f.iter().map(|f| (f.at.as_millis(), f.duration.as_millis())).collect()
+    }
+
+    fn video(format: &Arc<Format>, timeline: u32, from: i64, to: i64, gop: i64) -> Vec<Arc<Frame>> {
+        (from / 40..to / 40).map(|i| frame(format, timeline, i * 40, (i * 40 - from) % gop == 0)).collect()
+    }
+
+    #[test]
+    fn fragments_are_cut_at_the_first_key_frame_after_the_target() {
+        let mut f = Fragmenter::new(Settings::default());
+        let mut out = run(&mut f, &video(&format(Codec::H264, 40), 0, 0, 4_000, 800));
+        out.extend(f.finish());
+        assert_eq!(ms(&fragments(&out)), [(0, 1600), (1600, 1600), (3200, 800)]);
+        assert!(fragments(&out).iter().all(|f| f.key && !f.discontinuity && f.init == 0));
+        assert_eq!(codecs(&out), ["avc1.4d4028"]);
+        let ends: Vec<_> =
+            fragments(&out).iter().map(|f| (f.from.micros() % 1_000_000_000, f.to.since(f.from))).collect();
+        assert_eq!(ends[1], (1_600_000, Duration::from_millis(1600)));
+        assert_eq!(f.position(), Position { fragment: 4, init: 1, at: Duration::from_millis(4_000) });
+    }
+
+    #[test]
+    fn an_endless_group_of_pictures_is_cut_without_a_key_frame_and_returns_to_it() {
+        let mut f = Fragmenter::new(Settings { target: Duration::from_secs(1), longest: Duration::from_secs(2) });
+        let mut out = run(&mut f, &video(&format(Codec::H264, 40), 0, 0, 6_000, 4_400));
+        out.extend(f.finish());
+        let all = fragments(&out);
+        assert_eq!(ms(&all), [(0, 2000), (2000, 2000), (4000, 400), (4400, 1600)]);
+        assert_eq!(all.iter().map(|f| f.key).collect::<Vec<_>>(), [true, false, false, true]);
+    }
+
+    #[test]
+    fn a_hole_within_a_timeline_is_no_frames_length() {
+        let f264 = format(Codec::H264, 40);
+        let mut f = Fragmenter::new(Settings { target: Duration::from_secs(1), longest: Duration::from_secs(2) });
+        let mut frames = video(&f264, 0, 0, 1_000, 500);
+        frames.extend((775..800).map(|i| frame(&f264, 0, i * 40, false)));
+        let mut out = run(&mut f, &frames);
+        out.extend(f.finish());
+        let all = fragments(&out);
+        assert_eq!(ms(&all), [(0, 960), (960, 2000), (31_000, 1000)]);
+        assert_eq!(all.iter().map(|f| f.discontinuity).collect::<Vec<_>>(), [false, false, true]);
+    }
+
+    #[test]
+    fn a_new_timeline_stands_where_it_arrived_and_needs_no_new_init() {
+        let f264 = format(Codec::H264, 40);
+        let mut f = Fragmenter::new(Settings::default());
+        let mut frames = video(&f264, 0, 0, 1_200, 400);
+        // Back after ten seconds, in the middle of a group of pictures.
+        frames.extend(video(&f264, 1, 11_000, 13_000, 1_000).into_iter().skip(1));
+        let mut out = run(&mut f, &frames);
+        out.extend(f.finish());
+        let all = fragments(&out);
+        assert_eq!(ms(&all), [(0, 1200), (12_000, 1000)]);
+        assert!(all[1].discontinuity && all[1].key);
+        assert_eq!(codecs(&out).len(), 1);
+    }
+
+    #[test]
+    fn a_new_format_takes_a_new_init_and_loses_no_time() {
+        let mut f = Fragmenter::new(Settings::default());
+        let mut frames = video(&format(Codec::H264, 40), 0, 0, 1_480, 400);
+        frames.extend(video(&format(Codec::H264, 31), 0, 1_480, 3_000, 2_000));
+        let mut out = run(&mut f, &frames);
+        out.extend(f.finish());
+        assert_eq!(codecs(&out), ["avc1.4d4028", "avc1.4d401f"]);
+        let all = fragments(&out);
+        assert_eq!(ms(&all), [(0, 1200), (1200, 280), (1480, 1520)]);
+        assert_eq!(
+            all.iter().map(|f| (f.init, f.discontinuity)).collect::<Vec<_>>(),
+            [(0, false), (0, false), (1, true)]
+        );
+    }
+
+    #[test]
+    fn sound_that_comes_late_joins_at_a_key_frame_and_sound_that_goes_leaves_the_init() {
+        let (f264, aac) = (format(Codec::H264, 40), format(Codec::Aac, 0));
+        let mut frames = video(&f264, 0, 0, 10_000, 1_000);
+        frames.extend((50..80).map(|i| frame(&aac, 0, i * 64, true)));
+        frames.sort_by_key(|f| f.arrived);
+        let mut f = Fragmenter::new(Settings::default());
+        let mut out = run(&mut f, &frames);
+        out.extend(f.finish());
+        assert_eq!(codecs(&out), ["avc1.4d4028", "avc1.4d4028,mp4a.40.2", "avc1.4d4028"]);
+        assert!(fragments(&out).iter().all(|f| f.key && f.duration == Duration::from_secs(1)));
+        let inits: Vec<_> = fragments(&out).iter().map(|f| f.init).collect();
+        assert_eq!(inits, [0, 0, 0, 1, 1, 1, 1, 2, 2, 2]);
+    }
+
+    #[test]
+    fn sound_alone_is_recorded_when_no_pictures_come() {
+        let aac = format(Codec::Aac, 0);
+        let frames: Vec<_> = (0..200).map(|i| frame(&aac, 0, i * 64, true)).collect();
+        let mut f = Fragmenter::new(Settings::default());
+        let mut out = run(&mut f, &frames);
+        assert!(fragments(&out).len() > 5);
+        out.extend(f.finish());
+        assert_eq!(codecs(&out), ["mp4a.40.2"]);
+        assert_eq!(fragments(&out).iter().map(|f| f.duration).sum::<Duration>(), Duration::from_millis(12_800));
+        assert_eq!(fragments(&out).iter().map(|f| f.frames).sum::<u32>(), 200);
+    }
+
+    #[test]
+    fn a_skip_goes_on_at_a_key_frame_of_the_same_clock() {
+        let f264 = format(Codec::H264, 40);
+        let mut f = Fragmenter::new(Settings::default());
+        let mut out = run(&mut f, &video(&f264, 0, 0, 600, 400));
+        out.extend(f.skip());
+        out.extend(run(&mut f, &video(&f264, 0, 2_000, 2_600, 400)));
+        out.extend(f.finish());
+        let all = fragments(&out);
+        assert_eq!(ms(&all), [(0, 600), (2_000, 600)]);
+        assert_eq!((all[0].discontinuity, all[1].discontinuity), (false, true));
+    }
+
+    #[test]
+    fn a_resumed_recording_counts_on_and_begins_with_an_init() {
+        let mut f =
+            Fragmenter::resume(Settings::default(), Position { fragment: 7, init: 2, at: Duration::from_secs(9) });
+        let mut out = run(&mut f, &video(&format(Codec::H264, 40), 0, 0, 600, 400));
+        out.extend(f.finish());
+        let Piece::Init(init) = &out[0] else { panic!("{out:?}") };
+        assert_eq!(init.name(), "init-3.mp4");
+        let only = fragments(&out)[0];
+        assert_eq!((only.number, only.init, only.at.as_secs(), only.discontinuity), (7, 2, 9, true));
+    }
+
+    #[test]
+    fn what_mp4_cannot_hold_is_refused_once_and_the_rest_is_recorded() {
+        let bad = Arc::new(Format { config: Bytes::new(), ..(*format(Codec::Aac, 0)).clone() });
+        let mut frames = video(&format(Codec::H264, 40), 0, 0, 3_000, 400);
+        frames.extend((0..40).map(|i| frame(&bad, 0, i * 64, true)));
+        frames.sort_by_key(|f| f.arrived);
+        let mut f = Fragmenter::new(Settings::default());
+        let mut out = run(&mut f, &frames);
+        out.extend(f.finish());
+        let refused = out.iter().filter(|p| matches!(p, Piece::Refused { track: Some(Track::Audio), .. })).count();
+        assert_eq!((refused, codecs(&out)), (1, vec!["avc1.4d4028"]));
+    }
+
+    #[test]
+    fn sound_does_not_pile_up_when_pictures_stop() {
+        let (f264, aac) = (format(Codec::H264, 40), format(Codec::Aac, 0));
+        let mut f = Fragmenter::new(Settings::default());
+        run(&mut f, &video(&f264, 0, 0, 800, 400));
+        let out = run(&mut f, &(0..1000).map(|i| frame(&aac, 0, i * 64, true)).collect::<Vec<_>>());
+        assert_eq!(codecs(&out), ["avc1.4d4028,mp4a.40.2", "mp4a.40.2"]);
+        assert!(f.follow.is_none() && f.waiting.is_empty());
+    }
+
+    /// Frames of a stretch: distances in ticks, whether a key, and whether a new timeline begins here.
+    fn arbitrary() -> impl Strategy<Value = Vec<(i64, bool, bool)>> {
+        let step = prop_oneof![8 => Just(3_000i64), 2 => 1i64..9_000, 1 => Just(0i64), 1 => 9_000i64..90_000];
+        let one = (step, prop::bool::weighted(0.15), prop::bool::weighted(0.02));
+        prop::collection::vec(one, 1..400)
+    }
+
+    proptest! {
+        #[test]
+        fn fragments_account_for_every_tick(steps in arbitrary()) {
+            let settings = Settings { target: Duration::from_secs(1), longest: Duration::from_secs(2) };
+            let f264 = format(Codec::H264, 40);
+            let mut f = Fragmenter::new(settings);
+            let (mut timeline, mut ticks, mut ms) = (0u32, 0i64, 0u64);
+            let (mut pieces, mut taken, mut span, mut open) = (Vec::new(), 0u32, 0i64, false);
+            let (mut last, mut delta) = (0, 3_600);
+            for (i, (step, key, jump)) in steps.into_iter().enumerate() {
+                if jump {
+                    // The last frame of a timeline lasts as long as the one before it.
+                    span += if open { delta } else { 0 };
+                    (timeline, ticks, open, delta) = (timeline + 1, 7_000_000, false, 3_600);
+                }
+                let key = key || i == 0;
+                ticks += step;
+                ms += step as u64 / 90;
+                if open {
+                    span += ticks - last;
+                    delta = if ticks > last { ticks - last } else { delta };
+                } else if key {
+                    (open, delta) = (true, 3_600);
+                }
+                last = ticks;
+                taken += u32::from(open);
+                let mut one = (*frame(&f264, 0, 0, key)).clone();
+                (one.timeline, one.ticks, one.arrived) = (timeline, ticks, Mono::from_boot(Duration::from_millis(ms)));
+                pieces.extend(f.push(&Arc::new(one)));
+            }
+            pieces.extend(f.finish());
+            span += if open { delta } else { 0 };
+
+            let all = fragments(&pieces);
+            prop_assert_eq!(all.iter().map(|f| f.frames).sum::<u32>(), taken);
+            let total: Duration = all.iter().map(|f| f.duration).sum();
+            let lost = i128::from(span) * 1_000_000_000 / 90_000 - total.as_nanos() as i128;
+            // Nanoseconds are rounded down, and the guessed length of a timeline's last frame may meet `longest`.
+            prop_assert!(lost >= 0 && lost < i128::from(timeline + 1) * 2_000_000_000, "{}", lost);
+            if timeline == 0 {
+                prop_assert!(lost <= 1_000_000_000 + all.len() as i128);
+            }
+            for (i, f) in all.iter().enumerate() {
+                prop_assert_eq!(f.number as usize, i + 1);
+                prop_assert!(f.duration <= settings.longest);
+            }
+            for pair in all.windows(2) {
+                let end = pair[0].at + pair[0].duration;
+                prop_assert!(pair[1].at + Duration::from_nanos(2) >= end);
+                prop_assert!(pair[1].discontinuity || pair[1].at <= end + Duration::from_nanos(2));
+                prop_assert!(pair[1].key || pair[0].duration > Duration::ZERO);
+            }
+            prop_assert!(matches!(pieces.first(), None | Some(Piece::Init(_))));
+            prop_assert!(all.iter().filter(|f| f.discontinuity).all(|f| f.key));
+        }
+    }
+}

@@ -77,6 +77,8 @@ pub(super) struct Line {
     pub format: Arc<Format>,
     /// In order, never empty in the leading line between calls.
     pub held: Vec<Arc<Frame>>,
+    /// Ticks of the newest frame pushed.
+    last: i64,
     /// Newest distance between two frames, in ticks: how long a frame lasts whose successor is unknown.
     delta: i64,
 }
@@ -89,7 +91,7 @@ impl Line {
             _ if first.track == Track::Audio => i64::from(format.clock_rate) / 50,
             _ => i64::from(format.clock_rate) / 25,
         };
-        Self { anchor, format, held: vec![first], delta: delta.max(1) }
+        Self { anchor, format, last: first.ticks, held: vec![first], delta: delta.max(1) }
     }
 
     pub fn rate(&self) -> u32 {
@@ -108,15 +110,14 @@ impl Line {
     pub fn continues(&self, frame: &Frame) -> bool {
         self.anchor.fits(frame)
             && (Arc::ptr_eq(&self.format, &frame.format) || self.format == frame.format)
-            && self.held.last().is_none_or(|last| frame.ticks >= last.ticks)
+            && frame.ticks >= self.last
     }
 
     pub fn push(&mut self, frame: Arc<Frame>) {
-        if let Some(last) = self.held.last()
-            && frame.ticks > last.ticks
-        {
-            self.delta = frame.ticks - last.ticks;
+        if frame.ticks > self.last {
+            self.delta = frame.ticks - self.last;
         }
+        self.last = frame.ticks;
         self.held.push(frame);
     }
 

@@ -278,6 +278,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
         #[test]
         fn opus_covers_the_sound_and_its_times_never_go_back(
             packets in prop::collection::vec((1usize..700, 0i64..2_000), 1..60)
