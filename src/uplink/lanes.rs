@@ -6,8 +6,8 @@
 //! - [`Lane::Incident`] documents are forgotten once acknowledged. The latest of the other lanes are kept and sent
 //!   again on every new connection, because a broker may lose what it retained.
 //!
-//! A document that is the oldest in flight each time a connection breaks is suspected of breaking it. It is then sent
-//! only alone and after everything else, and never dropped.
+//! A document that is the oldest in flight each time the broker breaks a connection is suspected of being the reason.
+//! It is then sent only after everything else and on a connection that has held for a while; it is never dropped.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
@@ -205,9 +205,13 @@ impl Lanes {
     }
 
     /// The next document to send, or none when everything is sent or `window` documents or [`MAX_FLYING_BYTES`] are
-    /// in flight. What it gives is in flight from now on.
-    pub fn take(&mut self, window: usize) -> Option<(Ticket, &Document)> {
+    /// in flight. What it gives is in flight from now on. A suspected one is given only with `suspects`, when nothing
+    /// is in flight.
+    pub fn take(&mut self, window: usize, suspects: bool) -> Option<(Ticket, &Document)> {
         let &(rank, _, id) = self.ready.first()?;
+        if rank == SUSPECTS && !suspects {
+            return None;
+        }
         let size = self.slots.get(&id)?.doc.payload.len();
         let full = self.flying.len() >= window || self.flying_bytes + size > MAX_FLYING_BYTES || rank == SUSPECTS;
         if full && !self.flying.is_empty() {
@@ -248,14 +252,15 @@ impl Lanes {
 
     /// The connection is gone: everything in flight waits again, in its old place. Returns how many.
     ///
-    /// The oldest in flight is blamed, and returned when it has become suspected.
-    pub fn failed(&mut self) -> (usize, Option<(Tag, u64)>) {
+    /// With `blame` (the broker broke it, not the line) the oldest in flight is blamed, and returned when it has become
+    /// suspected.
+    pub fn failed(&mut self, blame: bool) -> (usize, Option<(Tag, u64)>) {
         let mut suspect = None;
         let flying = std::mem::take(&mut self.flying);
         self.flying_bytes = 0;
         for (i, &id) in flying.iter().enumerate() {
             let Some(mut slot) = self.slots.remove(&id) else { continue };
-            if i == 0 {
+            if i == 0 && blame {
                 slot.blame = slot.blame.saturating_add(1);
                 if slot.blame == SUSPECT_AFTER {
                     suspect = Some((slot.doc.tag.clone(), slot.doc.revision));
@@ -281,9 +286,9 @@ impl Lanes {
         }
     }
 
-    /// Whether nothing waits and nothing is in flight.
+    /// Whether nothing waits and nothing is in flight, suspected documents aside.
     pub fn is_idle(&self) -> bool {
-        self.ready.is_empty() && self.flying.is_empty()
+        self.ready.first().is_none_or(|(rank, ..)| *rank == SUSPECTS) && self.flying.is_empty()
     }
 
     /// The latest revision of a topic that was offered and is still known.
@@ -330,4 +335,272 @@ fn check(doc: &Document) -> Result<(), Refused> {
     }
     let bad = doc.topic.is_empty() || doc.topic.len() > usize::from(u16::MAX) || doc.topic.contains(['+', '#', '\0']);
     if bad { Err(Refused::BadTopic) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn doc(lane: Lane, topic: &str, revision: u64) -> Document {
+        let payload = Bytes::from(vec![b'x'; 10 + topic.len()]);
+        Document { topic: topic.into(), lane, payload, revision, retain: false, tag: Tag::Status }
+    }
+
+    fn take(lanes: &mut Lanes) -> Option<(Ticket, String, u64)> {
+        lanes.take(64, true).map(|(ticket, doc)| (ticket, doc.topic.clone(), doc.revision))
+    }
+
+    fn topics(lanes: &mut Lanes) -> Vec<String> {
+        std::iter::from_fn(|| take(lanes)).map(|(_, topic, revision)| format!("{topic}{revision}")).collect()
+    }
+
+    #[test]
+    fn incidents_go_before_conditions_and_those_before_the_status() {
+        let mut lanes = Lanes::new();
+        for d in [doc(Lane::Status, "s", 1), doc(Lane::Condition, "c", 1), doc(Lane::Incident, "i", 1)] {
+            assert_eq!(lanes.offer(d), Ok(Offer::Taken));
+        }
+        assert_eq!(lanes.offer(doc(Lane::Incident, "j", 1)), Ok(Offer::Taken));
+        assert_eq!(topics(&mut lanes), ["i1", "j1", "c1", "s1"]);
+    }
+
+    #[test]
+    fn a_newer_revision_takes_the_place_of_the_one_that_waits() {
+        let mut lanes = Lanes::new();
+        for d in [doc(Lane::Incident, "a", 1), doc(Lane::Incident, "b", 1), doc(Lane::Incident, "a", 2)] {
+            lanes.offer(d).unwrap();
+        }
+        assert_eq!(lanes.offer(doc(Lane::Incident, "a", 2)), Ok(Offer::Stale));
+        assert_eq!(topics(&mut lanes), ["a2", "b1"]);
+    }
+
+    #[test]
+    fn a_newer_revision_waits_for_the_one_in_flight_and_replaces_it_when_that_fails() {
+        let mut lanes = Lanes::new();
+        lanes.offer(doc(Lane::Incident, "a", 1)).unwrap();
+        let (ticket, ..) = take(&mut lanes).unwrap();
+        lanes.offer(doc(Lane::Incident, "a", 2)).unwrap();
+        assert_eq!(take(&mut lanes), None);
+        assert_eq!(lanes.acked(ticket), Some((Tag::Status, 1)));
+        assert_eq!(topics(&mut lanes), ["a2"]);
+        lanes.offer(doc(Lane::Incident, "a", 3)).unwrap();
+        assert_eq!(lanes.failed(true).0, 1);
+        assert_eq!(topics(&mut lanes), ["a3"]);
+    }
+
+    #[test]
+    fn a_new_connection_sends_conditions_and_status_again_but_no_delivered_incident() {
+        let mut lanes = Lanes::new();
+        for d in [doc(Lane::Status, "s", 7), doc(Lane::Condition, "c", 3), doc(Lane::Incident, "i", 1)] {
+            lanes.offer(d).unwrap();
+        }
+        while let Some((ticket, ..)) = take(&mut lanes) {
+            lanes.acked(ticket);
+        }
+        assert!(lanes.is_idle());
+        assert_eq!(lanes.offer(doc(Lane::Condition, "c", 3)), Ok(Offer::Stale));
+        lanes.connected();
+        assert_eq!(topics(&mut lanes), ["c3", "s7"]);
+        assert_eq!(lanes.held().topics, 2);
+    }
+
+    #[test]
+    fn the_window_bounds_documents_and_bytes_but_lets_one_large_document_through() {
+        let mut lanes = Lanes::new();
+        for topic in ["a", "b", "c"] {
+            lanes.offer(doc(Lane::Incident, topic, 1)).unwrap();
+        }
+        assert!(lanes.take(2, true).is_some() && lanes.take(2, true).is_some() && lanes.take(2, true).is_none());
+        let mut lanes = Lanes::new();
+        for topic in ["a", "b"] {
+            let payload = Bytes::from(vec![0; MAX_PAYLOAD]);
+            lanes.offer(Document { payload, ..doc(Lane::Incident, topic, 1) }).unwrap();
+        }
+        let (ticket, ..) = take(&mut lanes).unwrap();
+        assert_eq!(take(&mut lanes), None);
+        lanes.acked(ticket);
+        assert!(take(&mut lanes).is_some());
+    }
+
+    #[test]
+    fn what_cannot_be_sent_is_refused_and_not_held() {
+        let mut lanes = Lanes::new();
+        let payload = Bytes::from(vec![0; MAX_PAYLOAD + 1]);
+        let large = Document { payload, ..doc(Lane::Incident, "a", 1) };
+        assert_eq!(lanes.offer(large), Err(Refused::TooLarge(MAX_PAYLOAD + 1)));
+        for topic in ["", "a/+", "a/#", "a\0"] {
+            assert_eq!(lanes.offer(doc(Lane::Incident, topic, 1)), Err(Refused::BadTopic), "{topic:?}");
+        }
+        assert_eq!(lanes.held(), Held::default());
+    }
+
+    #[test]
+    fn a_document_that_breaks_connections_is_sent_last_and_alone() {
+        let mut lanes = Lanes::new();
+        lanes.offer(doc(Lane::Incident, "poison", 1)).unwrap();
+        lanes.offer(doc(Lane::Incident, "b", 1)).unwrap();
+        lanes.offer(doc(Lane::Status, "s", 1)).unwrap();
+        for round in 1..=SUSPECT_AFTER {
+            assert_eq!(take(&mut lanes).unwrap().1, "poison");
+            assert!(take(&mut lanes).is_some());
+            let (again, suspect) = lanes.failed(true);
+            assert_eq!((again, suspect.is_some()), (2, round == SUSPECT_AFTER));
+        }
+        assert_eq!(lanes.held().suspects, 1);
+        let (b, topic, _) = take(&mut lanes).unwrap();
+        let (s, ..) = take(&mut lanes).unwrap();
+        assert_eq!((topic.as_str(), take(&mut lanes)), ("b", None));
+        lanes.acked(b);
+        assert_eq!(take(&mut lanes), None);
+        lanes.acked(s);
+        assert!(lanes.take(64, false).is_none() && lanes.is_idle());
+        assert_eq!(take(&mut lanes).unwrap().1, "poison");
+        lanes.offer(doc(Lane::Incident, "c", 1)).unwrap();
+        assert_eq!(take(&mut lanes).unwrap().1, "c");
+    }
+
+    #[test]
+    fn a_line_that_breaks_makes_nothing_suspected() {
+        let mut lanes = Lanes::new();
+        lanes.offer(doc(Lane::Incident, "a", 1)).unwrap();
+        for _ in 0..10 {
+            assert!(take(&mut lanes).is_some());
+            assert_eq!(lanes.failed(false), (1, None));
+        }
+        assert_eq!(lanes.held().suspects, 0);
+    }
+
+    /// What a broker and a gateway may do to the lanes.
+    #[derive(Debug, Clone)]
+    enum Step {
+        Offer { topic: usize, newer: bool },
+        Take { window: usize },
+        Ack { nth: usize },
+        Fail,
+        Connect,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => (0usize..9, prop::bool::weighted(0.9)).prop_map(|(topic, newer)| Step::Offer { topic, newer }),
+            4 => (1usize..6).prop_map(|window| Step::Take { window }),
+            3 => (0usize..3).prop_map(|nth| Step::Ack { nth }),
+            1 => Just(Step::Fail),
+            1 => Just(Step::Connect),
+        ]
+    }
+
+    const LANES: [Lane; 3] = [Lane::Incident, Lane::Condition, Lane::Status];
+
+    /// The same by plain lists, as slow as you like.
+    #[derive(Default)]
+    struct Model {
+        /// Waiting, in order of first offer; (place, topic, revision).
+        waiting: Vec<(u64, usize, u64)>,
+        flying: Vec<(Ticket, u64, usize, u64)>,
+        kept: BTreeMap<usize, (u64, u64)>,
+        counter: u64,
+    }
+
+    impl Model {
+        fn offer(&mut self, topic: usize, revision: u64) {
+            self.counter += 1;
+            self.kept.remove(&topic);
+            match self.waiting.iter_mut().find(|(_, t, _)| *t == topic) {
+                Some(waiting) => waiting.2 = revision,
+                None => self.waiting.push((self.counter, topic, revision)),
+            }
+        }
+
+        /// What must be taken next, when anything.
+        fn next(&self) -> Option<(u64, usize, u64)> {
+            let free = self.waiting.iter().filter(|(_, t, _)| !self.flying.iter().any(|f| f.2 == *t));
+            free.min_by_key(|(place, topic, _)| (LANES[topic % 3], *place)).copied()
+        }
+
+        fn fail(&mut self) {
+            for (_, place, topic, revision) in std::mem::take(&mut self.flying) {
+                match self.waiting.iter_mut().find(|(_, t, _)| *t == topic) {
+                    Some(newer) => newer.0 = place,
+                    None => self.waiting.push((place, topic, revision)),
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+        #[test]
+        fn the_lanes_lose_nothing_and_keep_their_order(steps in prop::collection::vec(step(), 1..200)) {
+            let (mut lanes, mut model) = (Lanes::new(), Model::default());
+            let mut revisions = [0u64; 9];
+            let mut sent = [0u64; 9];
+            let mut fails = 0;
+            for step in steps {
+                match step {
+                    Step::Offer { topic, newer } => {
+                        let revision = if newer { revisions[topic] + 1 } else { revisions[topic] };
+                        let offered = lanes.offer(doc(LANES[topic % 3], &topic.to_string(), revision)).unwrap();
+                        if offered == Offer::Taken {
+                            revisions[topic] = revision;
+                            model.offer(topic, revision);
+                        } else {
+                            prop_assert!(!newer);
+                        }
+                    }
+                    Step::Take { window } => {
+                        let room = model.flying.len() < window || model.flying.is_empty();
+                        let expected = model.next().filter(|_| room);
+                        let taken = lanes.take(window, false).map(|(t, d)| (t, d.topic.parse::<usize>().unwrap(), d.revision));
+                        prop_assert_eq!(taken.map(|(_, topic, revision)| (topic, revision)),
+                            expected.map(|(_, topic, revision)| (topic, revision)));
+                        if let (Some((ticket, topic, revision)), Some((place, ..))) = (taken, expected) {
+                            prop_assert!(revision >= sent[topic], "an older revision after a newer one");
+                            sent[topic] = revision;
+                            model.waiting.retain(|(p, t, _)| (*p, *t) != (place, topic));
+                            model.flying.push((ticket, place, topic, revision));
+                        }
+                    }
+                    Step::Ack { nth } if !model.flying.is_empty() => {
+                        let at = nth.min(model.flying.len() - 1);
+                        let (ticket, place, topic, revision) = model.flying.remove(at);
+                        prop_assert_eq!(lanes.acked(ticket), Some((Tag::Status, revision)));
+                        let newer = model.waiting.iter().any(|(_, t, _)| *t == topic);
+                        if LANES[topic % 3] != Lane::Incident && !newer {
+                            model.kept.insert(topic, (place, revision));
+                        }
+                        prop_assert_eq!(lanes.acked(ticket), None);
+                    }
+                    // More failures than this would make suspects, which the model does not have.
+                    Step::Fail if fails + 1 < SUSPECT_AFTER => {
+                        fails += 1;
+                        prop_assert_eq!(lanes.failed(true).0, model.flying.len());
+                        model.fail();
+                    }
+                    Step::Connect => {
+                        lanes.connected();
+                        for (topic, (place, revision)) in std::mem::take(&mut model.kept) {
+                            model.waiting.push((place, topic, revision));
+                        }
+                    }
+                    _ => {}
+                }
+                let held = lanes.held();
+                prop_assert_eq!((held.waiting, held.flying), (model.waiting.len(), model.flying.len()));
+                prop_assert_eq!(held.topics, {
+                    let mut topics: Vec<usize> = model.waiting.iter().map(|w| w.1)
+                        .chain(model.flying.iter().map(|f| f.2)).chain(model.kept.keys().copied()).collect();
+                    topics.sort_unstable();
+                    topics.dedup();
+                    topics.len()
+                });
+                prop_assert_eq!(held.bytes, 11 * (model.waiting.len() + model.flying.len() + model.kept.len()));
+                prop_assert_eq!(lanes.is_idle(), model.waiting.is_empty() && model.flying.is_empty());
+            }
+        }
+    }
 }

@@ -142,3 +142,107 @@ impl Link {
         (at > now).then_some(at)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(ms: u64) -> Mono {
+        Mono::from_boot(Duration::from_millis(1_000_000 + ms))
+    }
+
+    #[test]
+    fn a_link_is_up_after_a_connection_and_a_first_acknowledgement() {
+        let mut link = Link::new(1, 1, at(0));
+        assert_eq!((link.state(at(0)), link.next_attempt()), (Backhaul::Down, at(0)));
+        link.connected(at(10));
+        assert_eq!(link.state(at(10)), Backhaul::Down);
+        link.worked(at(20));
+        assert_eq!(link.state(at(20)), Backhaul::Up);
+    }
+
+    #[test]
+    fn a_short_break_only_degrades_and_a_long_one_is_down() {
+        let mut link = Link::new(1, 1, at(0));
+        link.worked(at(0));
+        link.failed(at(60_000));
+        assert_eq!(link.state(at(60_000)), Backhaul::Degraded);
+        assert_eq!(link.next_change(at(60_000)), Some(at(65_000)));
+        assert_eq!(link.state(at(65_000)), Backhaul::Down);
+        link.connected(at(70_000));
+        link.worked(at(70_001));
+        assert_eq!(link.state(at(70_001)), Backhaul::Degraded);
+        assert_eq!(link.state(at(75_001)), Backhaul::Up);
+    }
+
+    #[test]
+    fn connections_that_never_prove_anything_do_not_hide_an_outage() {
+        let mut link = Link::new(1, 1, at(0));
+        link.worked(at(0));
+        for second in 10..20 {
+            link.failed(at(second * 1_000));
+            link.connected(at(second * 1_000 + 500));
+        }
+        assert_eq!(link.state(at(20_000)), Backhaul::Down);
+    }
+
+    #[test]
+    fn the_addresses_are_tried_in_turn_and_the_wait_doubles_with_each_round() {
+        let mut link = Link::new(2, 1, at(0));
+        let mut waits = Vec::new();
+        for n in 0..16 {
+            assert_eq!(link.address(), n % 2);
+            link.failed(at(0));
+            waits.push(link.next_attempt().since(at(0)).as_secs_f64());
+        }
+        let expected = [0.2, 0.2, 0.4, 0.4, 0.8, 0.8, 1.6, 1.6, 3.2, 3.2, 6.4, 6.4, 10.0, 10.0, 10.0, 10.0];
+        for (wait, expected) in waits.iter().zip(expected) {
+            assert!((0.75..=1.25).contains(&(wait / expected)), "{waits:?}");
+        }
+    }
+
+    #[test]
+    fn a_connection_that_held_starts_the_waits_anew_and_one_that_flaps_does_not() {
+        let mut link = Link::new(1, 1, at(0));
+        for _ in 0..10 {
+            link.failed(at(0));
+        }
+        link.connected(at(10_000));
+        link.worked(at(10_000));
+        link.failed(at(10_500));
+        assert!(link.next_attempt() > at(16_000));
+        link.connected(at(20_000));
+        link.worked(at(20_000));
+        link.failed(at(30_000));
+        assert!(link.next_attempt() < at(30_300));
+    }
+
+    proptest! {
+        #[test]
+        fn the_next_attempt_is_never_far_and_a_link_that_failed_is_never_up(
+            steps in prop::collection::vec((0u8..3, 0u64..20_000), 1..100),
+            seed: u64,
+        ) {
+            let (mut link, mut now) = (Link::new(3, seed, at(0)), 0);
+            for (step, ms) in steps {
+                now += ms;
+                match step {
+                    0 => link.connected(at(now)),
+                    1 => link.worked(at(now)),
+                    _ => {
+                        link.failed(at(now));
+                        prop_assert_ne!(link.state(at(now)), Backhaul::Up);
+                        prop_assert!(link.next_attempt() > at(now));
+                    }
+                }
+                prop_assert!(link.next_attempt().since(at(now)) <= BACKOFF_MAX.mul_f64(1.25));
+                if let Some(change) = link.next_change(at(now)) {
+                    let before = Mono::from_boot(change.since_boot() - Duration::from_nanos(1));
+                    prop_assert_eq!(link.state(at(now)), link.state(before));
+                }
+            }
+        }
+    }
+}

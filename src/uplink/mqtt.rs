@@ -3,7 +3,7 @@
 //! rumqttc 0.25 by itself would reconnect, drop what was in flight when the broker has forgotten the session, and can
 //! stop for ever on a packet id that is still taken. So one client serves one connection, and is dropped with it.
 
-use std::{error::Error as _, time::Duration};
+use std::{error::Error as _, io::ErrorKind, time::Duration};
 
 use futures::stream::{self, Stream};
 use rumqttc::{
@@ -76,6 +76,19 @@ pub(super) fn is_too_large(error: &ConnectionError) -> bool {
         error,
         ConnectionError::MqttState(StateError::Deserialization(rumqttc::Error::PayloadSizeLimitExceeded(_)))
     )
+}
+
+/// Whether the broker ended the connection, as it does with a packet that it will not have. A line that fails shows
+/// itself by silence or by other errors.
+pub(super) fn is_closed(error: &ConnectionError) -> bool {
+    let ConnectionError::MqttState(error) = error else { return false };
+    match error {
+        StateError::ConnectionAborted => true,
+        StateError::Io(error) | StateError::Deserialization(rumqttc::Error::Io(error)) => {
+            matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::UnexpectedEof)
+        }
+        _ => false,
+    }
 }
 
 /// Why a connection failed, and what to do about it.

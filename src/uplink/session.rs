@@ -21,6 +21,8 @@ const FAREWELL: Duration = Duration::from_secs(1);
 const DEAF: Duration = Duration::from_secs(300);
 /// Bytes in flight that add a second to the patience.
 const SLOW_LINE: u64 = 8 * 1024;
+/// A document suspected of breaking connections is sent on one that has held for so long.
+const SUSPECTS_AFTER: Duration = Duration::from_secs(10);
 /// With nothing else to wait for, look again after this.
 const IDLE: Duration = Duration::from_secs(3600);
 
@@ -46,7 +48,7 @@ pub(super) async fn run(
         match task.connection(stopping.as_mut()).await {
             Ok(()) => return,
             Err(_) if task.stopped => return,
-            Err(reason) => task.failed(reason),
+            Err(broken) => task.failed(broken),
         }
     }
 }
@@ -55,6 +57,19 @@ pub(super) async fn run(
 enum Next {
     GoOn,
     Stop,
+}
+
+/// The end of a connection or an attempt.
+struct Broken {
+    reason: String,
+    /// It was the broker who ended it.
+    by_broker: bool,
+}
+
+impl Broken {
+    fn line(reason: String) -> Self {
+        Self { reason, by_broker: false }
+    }
 }
 
 struct Task {
@@ -77,7 +92,8 @@ struct Task {
 struct Wire {
     address: Address,
     connected: bool,
-    proven: bool,
+    /// Since when the broker answers.
+    proven: Option<Mono>,
     /// Handed to rumqttc, which takes them in this order; no packet id yet.
     handed: VecDeque<Ticket>,
     /// On the wire, with their packet ids, oldest first.
@@ -96,7 +112,7 @@ impl Wire {
         Self {
             address,
             connected: false,
-            proven: false,
+            proven: None,
             handed: VecDeque::new(),
             unacked: VecDeque::new(),
             subscribing: false,
@@ -109,6 +125,11 @@ impl Wire {
 
     fn outstanding(&self) -> bool {
         self.subscribing || self.pinging || !self.handed.is_empty() || !self.unacked.is_empty()
+    }
+
+    /// From when on suspected documents are sent.
+    fn suspects_at(&self) -> Option<Mono> {
+        self.proven.map(|since| since + SUSPECTS_AFTER)
     }
 
     /// Something is about to be sent.
@@ -140,11 +161,12 @@ impl Task {
     }
 
     /// One connection, from the first packet to the last. `Ok` when the scope stops.
-    async fn connection(&mut self, mut stopping: Pin<&mut impl Future<Output = ()>>) -> Result<(), String> {
+    async fn connection(&mut self, mut stopping: Pin<&mut impl Future<Output = ()>>) -> Result<(), Broken> {
         let Some(address) = self.settings.addresses.get(self.link.address()).cloned() else {
-            return Err("headquarters has no address".into());
+            return Err(Broken::line("headquarters has no address".into()));
         };
-        let (client, eventloop) = mqtt::open(&self.settings, &address).map_err(|e| format!("{address}: {e}"))?;
+        let (client, eventloop) =
+            mqtt::open(&self.settings, &address).map_err(|e| Broken::line(format!("{address}: {e}")))?;
         let mut packets = pin!(mqtt::packets(eventloop));
         let mut wire = Wire::new(address, clock::mono());
         loop {
@@ -186,15 +208,16 @@ impl Task {
     }
 
     /// Sends as much as the window allows.
-    fn send(&mut self, client: &AsyncClient, wire: &mut Wire) -> Result<(), String> {
+    fn send(&mut self, client: &AsyncClient, wire: &mut Wire) -> Result<(), Broken> {
+        let suspects = wire.suspects_at().is_some_and(|at| clock::mono() >= at);
         let mut inner = self.shared.lock();
-        while let Some((ticket, document)) = inner.lanes.take(self.width) {
+        while let Some((ticket, document)) = inner.lanes.take(self.width, suspects) {
             wire.sending(clock::mono());
             let topic = document.topic.as_str();
             let publish = client.publish_bytes(topic, QoS::AtLeastOnce, document.retain, document.payload.clone());
             // Its queue has room for the whole window, so it never waits.
             if !matches!(publish.now_or_never(), Some(Ok(()))) {
-                return Err(format!("{}: the MQTT client takes nothing more", wire.address));
+                return self.broken(wire, "the MQTT client takes nothing more");
             }
             wire.handed.push_back(ticket);
         }
@@ -207,7 +230,7 @@ impl Task {
     }
 
     /// Something was read or written.
-    fn happened(&mut self, packet: rumqttc::Event, client: &AsyncClient, wire: &mut Wire) -> Result<Next, String> {
+    fn happened(&mut self, packet: rumqttc::Event, client: &AsyncClient, wire: &mut Wire) -> Result<Next, Broken> {
         match packet {
             rumqttc::Event::Incoming(packet) => {
                 wire.progress = clock::mono();
@@ -232,7 +255,7 @@ impl Task {
         Ok(Next::GoOn)
     }
 
-    fn received(&mut self, packet: Incoming, client: &AsyncClient, wire: &mut Wire) -> Result<(), String> {
+    fn received(&mut self, packet: Incoming, client: &AsyncClient, wire: &mut Wire) -> Result<(), Broken> {
         match packet {
             Packet::ConnAck(_) => self.connected(client, wire),
             Packet::PubAck(ack) => {
@@ -287,8 +310,8 @@ impl Task {
     fn proven(&mut self, wire: &mut Wire) {
         let now = clock::now();
         self.link.worked(now.mono);
-        if !wire.proven {
-            wire.proven = true;
+        if wire.proven.is_none() {
+            wire.proven = Some(now.mono);
             self.told.fill(None);
             tracing::info!(address = %wire.address, "headquarters' broker is connected");
             self.outbox.push(Event::Up { address: wire.address.clone(), now });
@@ -323,7 +346,8 @@ impl Task {
     fn due(&self, wire: &Wire) -> Mono {
         let now = clock::mono();
         let deaf = self.deaf_until.filter(|_| wire.connected);
-        [self.stalled_at(wire), self.link.next_change(now), deaf, wire.closing]
+        let suspects = wire.suspects_at().filter(|at| *at > now);
+        [self.stalled_at(wire), self.link.next_change(now), deaf, suspects, wire.closing]
             .into_iter()
             .flatten()
             .fold(now + IDLE, Mono::min)
@@ -339,7 +363,7 @@ impl Task {
         wire.outstanding().then(|| wire.progress + self.settings.patience + slow)
     }
 
-    fn overdue(&mut self, client: &AsyncClient, wire: &mut Wire) -> Result<Next, String> {
+    fn overdue(&mut self, client: &AsyncClient, wire: &mut Wire) -> Result<Next, Broken> {
         let now = clock::mono();
         if wire.closing.is_some_and(|at| now >= at) {
             return Ok(Next::Stop);
@@ -354,7 +378,7 @@ impl Task {
         Ok(Next::GoOn)
     }
 
-    fn ended(&mut self, error: &rumqttc::ConnectionError, wire: &Wire) -> Result<(), String> {
+    fn ended(&mut self, error: &rumqttc::ConnectionError, wire: &Wire) -> Result<(), Broken> {
         if wire.leaving {
             return Ok(());
         }
@@ -362,18 +386,20 @@ impl Task {
             self.deaf_until = Some(clock::mono() + DEAF);
             return self.broken(wire, "a command of more than 1 MiB; for 5 minutes no commands are heard");
         }
-        self.broken(wire, &mqtt::reason(error))
+        let reason = format!("{}: {}", wire.address, mqtt::reason(error));
+        Err(Broken { reason, by_broker: wire.connected && mqtt::is_closed(error) })
     }
 
-    fn broken(&self, wire: &Wire, reason: &str) -> Result<(), String> {
-        Err(format!("{}: {reason}", wire.address))
+    fn broken(&self, wire: &Wire, reason: &str) -> Result<(), Broken> {
+        Err(Broken::line(format!("{}: {reason}", wire.address)))
     }
 
     /// The connection, or the attempt, is over: everything in flight goes again.
-    fn failed(&mut self, reason: String) {
+    fn failed(&mut self, broken: Broken) {
+        let Broken { reason, by_broker } = broken;
         let now = clock::now();
         let mut inner = self.shared.lock();
-        let (again, suspect) = inner.lanes.failed();
+        let (again, suspect) = inner.lanes.failed(by_broker);
         inner.stats.resent += again as u64;
         inner.stats.failures += 1;
         inner.stats.address = None;
