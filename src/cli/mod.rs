@@ -1,1 +1,6 @@
 //! Floor 5: one file a subcommand.
+
+pub mod check;
+pub mod exit;
+pub mod import;
+pub mod schema;

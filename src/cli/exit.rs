@@ -1,0 +1,8 @@
+//! Exit statuses, by `sysexits.h`.
+
+/// An input file cannot be read (`EX_NOINPUT`).
+pub const NO_INPUT: u8 = 66;
+/// An output file cannot be made (`EX_CANTCREAT`).
+pub const CANNOT_CREATE: u8 = 73;
+/// Something in the config is wrong (`EX_CONFIG`).
+pub const CONFIG: u8 = 78;

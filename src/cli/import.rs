@@ -1,0 +1,66 @@
+//! `chowki import`: an inventory sheet becomes config.
+
+use std::{fs, path::PathBuf, process::ExitCode};
+
+use super::{
+    check::{exit_of, show},
+    exit,
+};
+use crate::config::{self, Sheet};
+
+/// Turn an inventory sheet of cameras into config.
+///
+/// Reads CSV with a header, or a GeoJSON FeatureCollection of Points, and prints [[camera]] sections. Columns or
+/// properties: id, name, lat, lon (GeoJSON: the point), url, sub_url, username, password_file, transport, facing,
+/// field_of_view, range, record. Usual other names of them are understood; unknown ones are left out with a warning.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  chowki import cameras.csv >> district.toml
+  chowki import cameras.geojson --output cameras.toml
+  chowki check district.toml
+
+Exit status: 0 done, 66 the sheet cannot be read, 73 the output cannot be written, 78 at least one error in the sheet.")]
+pub struct Args {
+    /// The sheet: .csv, .geojson or .json.
+    pub file: PathBuf,
+    /// Write here instead of standard output. A file that is there already is left alone.
+    #[arg(long, short)]
+    pub output: Option<PathBuf>,
+}
+
+/// Runs `chowki import`.
+pub fn run(args: &Args) -> ExitCode {
+    let text = match config::read_text(&args.file) {
+        Ok(text) => text,
+        Err(fault) => {
+            show(std::slice::from_ref(&fault));
+            return exit_of(&[fault]);
+        }
+    };
+    let name = args.file.display().to_string();
+    let imported = match config::import(&text, &name, Sheet::of(&args.file, &text)) {
+        Ok(imported) => imported,
+        Err(faults) => {
+            show(&faults);
+            return exit_of(&faults);
+        }
+    };
+    show(&imported.warnings);
+    let Some(output) = &args.output else {
+        print!("{}", imported.toml);
+        return ExitCode::SUCCESS;
+    };
+    let written = fs::File::create_new(output)
+        .and_then(|mut file| std::io::Write::write_all(&mut file, imported.toml.as_bytes()));
+    match written {
+        Ok(()) => {
+            eprintln!("{}: {} cameras", output.display(), imported.cameras);
+            ExitCode::SUCCESS
+        }
+        Err(err) => {
+            eprintln!("error: {} cannot be written: {err}; name a file that is not there yet", output.display());
+            exit::CANNOT_CREATE.into()
+        }
+    }
+}

@@ -1,0 +1,410 @@
+//! From the sections as they were read to the settings: what one key cannot know alone. Pure.
+
+use std::{
+    collections::HashMap,
+    io::ErrorKind,
+    net::{IpAddr, SocketAddr},
+};
+
+use super::{
+    certificate,
+    fault::{At, Code},
+    ground, keys,
+    reader::{Opened, Read, Reader, closest},
+    settings::{
+        Api, ApiClient, ApiTls, Broker, BrokerClient, BrokerTls, Data, District, Evidence, Headquarters, Media,
+        Objects, S3, Supervision, collide,
+    },
+    units::{show_duration, show_size},
+};
+use crate::district::{
+    inventory::Login,
+    place::{Bounds, Place},
+    secret::Secret,
+};
+
+/// What a camera sends in a second when nothing is known of it: 4 Mbit/s, as 1080p at 30 frames usually is.
+const USUAL_BYTES_PER_SECOND: u64 = 500_000;
+
+/// The share of memory that rings may take without a warning.
+const RING_SHARE: f64 = 0.6;
+
+pub(super) fn district(keys: &keys::District) -> Option<District> {
+    let id = keys.id.as_ref()?.value.clone();
+    let name = keys.name.as_ref().map_or_else(|| id.to_string(), |name| name.value.clone());
+    Some(District { id, name, bounds: keys.bounds.as_ref().map(|b| b.value) })
+}
+
+pub(super) fn data(reader: &mut Reader<'_>, keys: &keys::Data) -> Option<Data> {
+    let (dir, quota, keep) = (keys.dir.as_ref()?, keys.media_quota.as_ref(), keys.keep_free.as_ref());
+    match reader.host().disk(&dir.value) {
+        Some(Err(err)) => {
+            let folder = dir.value.display();
+            reader
+                .error(Code::Disk, &dir.at, format!("{folder} cannot be made or written: {err}"))
+                .write(format!("a folder that the gateway's user can write: `install -d -o USER -m 750 {folder}`"));
+        }
+        Some(Ok(disk)) => {
+            if let (Some(quota), Some(keep)) = (quota, keep)
+                && quota.value.saturating_add(keep.value) > disk.total
+            {
+                let (want, total) = (show_size(quota.value), show_size(disk.total));
+                let room = disk.total.saturating_sub(keep.value) / 10 * 9;
+                let what = format!(
+                    "media_quota ({want}) and keep_free ({}) are more than the disk of {} has ({total})",
+                    show_size(keep.value),
+                    dir.value.display()
+                );
+                reader
+                    .warning(Code::Disk, &quota.at, what)
+                    .write(format!("media_quota = \"{}GiB\"", (room >> 30).max(1)));
+            }
+        }
+        None => {}
+    }
+    Some(Data { dir: dir.value.clone(), media_quota: quota?.value, keep_free: keep?.value })
+}
+
+pub(super) fn broker(reader: &mut Reader<'_>, keys: &keys::Broker) -> Option<Broker> {
+    if keys.listen.is_none() && keys.tls.is_none() && !reader.has_fault_at(&keys.here.key) {
+        reader
+            .error(Code::Missing, &keys.here, "no button can connect: there is neither listen nor [broker.tls]")
+            .write("listen = \"0.0.0.0:1883\"");
+    }
+    let tls = keys.tls.as_ref().map(|tls| broker_tls(reader, &tls.value));
+    let clients = keys.client.as_ref()?;
+    twins(reader, "broker.client", clients.value.iter().filter_map(|c| c.id.as_ref()), |id| id.as_str());
+    let clients = clients.value.iter().map(broker_client).collect::<Option<Vec<_>>>();
+    if let (Some(all), Some(each)) = (&keys.max_connections, &keys.max_per_address)
+        && each.value > all.value
+        && each.at.span != keys.here.span
+    {
+        reader.warning(Code::NoEffect, &each.at, "max_per_address is more than max_connections");
+    }
+    Some(Broker {
+        listen: keys.listen.as_ref().map(|l| l.value),
+        tls: match tls {
+            Some(tls) => Some(tls?),
+            None => None,
+        },
+        clients: clients?,
+        max_connections: keys.max_connections.as_ref()?.value,
+        max_per_address: keys.max_per_address.as_ref()?.value,
+    })
+}
+
+fn broker_tls(reader: &mut Reader<'_>, keys: &keys::BrokerTls) -> Option<BrokerTls> {
+    if let (Some(cert), Some(key)) = (&keys.cert, &keys.key) {
+        certificate::check_pair(reader, cert, key);
+    }
+    if let Some(ca) = &keys.client_ca {
+        certificate::check_authority(reader, ca);
+    }
+    let path = |file: &Read<Opened>| file.value.path.clone();
+    Some(BrokerTls {
+        listen: keys.listen.as_ref()?.value,
+        cert: path(keys.cert.as_ref()?),
+        key: path(keys.key.as_ref()?),
+        client_ca: keys.client_ca.as_ref().map(path),
+    })
+}
+
+fn broker_client(keys: &keys::BrokerClient) -> Option<BrokerClient> {
+    Some(BrokerClient {
+        id: keys.id.as_ref()?.value.clone(),
+        password: keys.password_file.as_ref()?.value.clone(),
+        may_read: keys.may_read.as_ref()?.value.iter().map(|filter| filter.value.clone()).collect(),
+    })
+}
+
+pub(super) fn api(reader: &mut Reader<'_>, keys: &keys::Api) -> Option<Api> {
+    if let Some(tls) = &keys.tls
+        && let (Some(cert), Some(key)) = (&tls.value.cert, &tls.value.key)
+    {
+        certificate::check_pair(reader, cert, key);
+    }
+    let clients = keys.client.as_ref()?;
+    twins(reader, "api.client", clients.value.iter().filter_map(|c| c.name.as_ref()), String::as_str);
+    let listen = keys.listen.as_ref()?;
+    if !listen.value.ip().is_loopback() {
+        if clients.value.is_empty() {
+            reader
+                .warning(Code::Exposed, &listen.at, "everyone who reaches this address may see and close incidents")
+                .write("an [[api.client]], or listen = \"127.0.0.1:8080\"");
+        } else if keys.tls.is_none() {
+            reader
+                .warning(Code::Exposed, &listen.at, "tokens and pictures cross the network in clear")
+                .write("an [api.tls] with cert and key");
+        }
+    }
+    let tls = keys.tls.as_ref().map(|tls| {
+        let path = |file: &Read<Opened>| file.value.path.clone();
+        Some(ApiTls { cert: path(tls.value.cert.as_ref()?), key: path(tls.value.key.as_ref()?) })
+    });
+    let client = |keys: &keys::ApiClient| {
+        Some(ApiClient {
+            name: keys.name.as_ref()?.value.clone(),
+            role: keys.role.as_ref()?.value,
+            token: keys.token_file.as_ref()?.value.clone(),
+        })
+    };
+    Some(Api {
+        listen: listen.value,
+        tls: match tls {
+            Some(tls) => Some(tls?),
+            None => None,
+        },
+        clients: clients.value.iter().map(client).collect::<Option<_>>()?,
+    })
+}
+
+pub(super) fn headquarters(
+    reader: &mut Reader<'_>,
+    keys: &keys::Headquarters,
+    district: Option<&District>,
+) -> Option<Headquarters> {
+    let login = login(reader, keys.username.as_ref(), keys.password_file.as_ref(), &keys.here);
+    if let Some(ca) = &keys.ca {
+        certificate::check_authority(reader, ca);
+        if let Some(mqtt) = &keys.mqtt
+            && !mqtt.value.iter().any(|address| address.value.tls)
+        {
+            reader.warning(Code::NoEffect, &ca.at, "ca has no effect without TLS").write("mqtt = \"mqtts://...\"");
+        }
+    }
+    let objects = keys.objects.as_ref();
+    if let (Some(s3), Some(objects)) = (&keys.s3, objects)
+        && matches!(objects.value, Objects::File(_))
+    {
+        reader.warning(Code::NoEffect, &s3.value.here, "this section has no effect: objects is not an s3:// URL");
+    }
+    let s3 = keys.s3.as_ref().map(|s3| s3_store(reader, &s3.value));
+    let client_id = keys.client_id.as_ref().map(|id| id.value.to_string());
+    Some(Headquarters {
+        mqtt: keys.mqtt.as_ref()?.value.iter().map(|address| address.value.clone()).collect(),
+        client_id: client_id.or_else(|| district.map(|d| format!("chowki-{}", d.id)))?,
+        login,
+        ca: keys.ca.as_ref().map(|ca| ca.value.path.clone()),
+        objects: objects?.value.clone(),
+        s3,
+        bandwidth: keys.bandwidth.as_ref().map(|rate| rate.value),
+    })
+}
+
+fn s3_store(reader: &mut Reader<'_>, keys: &keys::S3) -> S3 {
+    let access_key = match (&keys.access_key_id, &keys.secret_key_file) {
+        (Some(id), Some(secret)) => Some((id.value.clone(), secret.value.clone())),
+        (Some(id), None) if !reader.has_fault_at(&format!("{}.secret_key_file", keys.here.key)) => {
+            reader
+                .error(Code::Missing, &id.at, "access_key_id needs its secret key")
+                .write("secret_key_file = \"hq-s3.secret\"");
+            None
+        }
+        (None, Some(secret)) => {
+            reader
+                .error(Code::Missing, &secret.at, "secret_key_file needs its access_key_id")
+                .write("access_key_id = \"...\"");
+            None
+        }
+        _ => None,
+    };
+    S3 {
+        endpoint: keys.endpoint.as_ref().map(|url| url.value.clone()),
+        region: keys.region.as_ref().map(|region| region.value.clone()),
+        access_key,
+        path_style: keys.path_style.as_ref().is_some_and(|flag| flag.value),
+    }
+}
+
+pub(super) fn evidence(
+    reader: &mut Reader<'_>,
+    keys: &keys::Evidence,
+    media: &keys::Media,
+    cameras: usize,
+) -> Option<Evidence> {
+    let (before, ring) = (keys.before.as_ref()?, media.ring_bytes.as_ref());
+    let ahead = before.value.as_secs().saturating_mul(USUAL_BYTES_PER_SECOND);
+    if let Some(ring) = ring
+        && ahead > ring.value
+    {
+        let what = format!(
+            "{} of 4 Mbit/s are {}, and a ring holds {}: evidence would begin later",
+            show_duration(before.value),
+            show_size(ahead),
+            show_size(ring.value)
+        );
+        let mib = ahead.div_ceil(1 << 20).next_multiple_of(16);
+        reader.warning(Code::Memory, &before.at, what).write(format!("ring_bytes = \"{mib}MiB\" under [media]"));
+    }
+    let rings = ahead.min(ring.map_or(u64::MAX, |r| r.value)).saturating_mul(cameras as u64);
+    if let Some(memory) = reader.host().memory()
+        && rings as f64 > memory as f64 * RING_SHARE
+    {
+        let what = format!(
+            "{} of {cameras} cameras at 4 Mbit/s are about {}, and this machine has {}",
+            show_duration(before.value),
+            show_size(rings),
+            show_size(memory)
+        );
+        let fits = memory as f64 * RING_SHARE / cameras.max(1) as f64 / USUAL_BYTES_PER_SECOND as f64;
+        reader.warning(Code::Memory, &before.at, what).write(format!("before = \"{}s\", or more memory", fits as u64));
+    }
+    Some(Evidence {
+        before: before.value,
+        after: keys.after.as_ref()?.value,
+        cameras: keys.cameras.as_ref()?.value,
+        radius_m: keys.radius.as_ref()?.value,
+        debounce: keys.debounce.as_ref()?.value,
+    })
+}
+
+pub(super) fn supervision(keys: &keys::Supervision) -> Option<Supervision> {
+    Some(Supervision { low_battery: keys.low_battery.as_ref()?.value })
+}
+
+pub(super) fn media(keys: &keys::Media) -> Option<Media> {
+    Some(Media { ring_bytes: keys.ring_bytes.as_ref()?.value })
+}
+
+/// A user name and the password that belongs to it. One without the other is a fault.
+pub(super) fn login(
+    reader: &mut Reader<'_>,
+    username: Option<&Read<String>>,
+    password: Option<&Read<Secret>>,
+    here: &At,
+) -> Option<Login> {
+    match (username, password) {
+        (Some(username), Some(password)) => {
+            Some(Login { username: username.value.clone(), password: password.value.clone() })
+        }
+        (Some(username), None) if !reader.has_fault_at(&format!("{}.password_file", here.key)) => {
+            reader
+                .error(Code::Missing, &username.at, "a username needs a password")
+                .write("password_file = \"NAME.password\" beside it");
+            None
+        }
+        (None, Some(password)) if !reader.has_fault_at(&format!("{}.username", here.key)) => {
+            reader
+                .error(Code::Missing, &password.at, "a password needs a user name")
+                .write("username = \"...\" beside it");
+            None
+        }
+        _ => None,
+    }
+}
+
+/// Reports every id that was used before, with the line of the first use.
+pub(super) fn twins<'k, T: 'k>(
+    reader: &mut Reader<'_>,
+    kind: &str,
+    ids: impl Iterator<Item = &'k Read<T>>,
+    text: impl Fn(&T) -> &str,
+) {
+    let mut first: HashMap<&str, &At> = HashMap::new();
+    for id in ids {
+        let name = text(&id.value);
+        if let Some(earlier) = first.get(name) {
+            let what = format!("a {kind} {name:?} already stands on line {}", reader.line(earlier));
+            reader.error(Code::Duplicate, &id.at, what).write("an id that no other has");
+        } else {
+            first.insert(name, &id.at);
+        }
+    }
+}
+
+/// Listeners that want the same port, and ports that something else has.
+pub(super) fn listeners(reader: &mut Reader<'_>, keys: &keys::Root) {
+    let mut all: Vec<&Read<SocketAddr>> = Vec::new();
+    if let Some(broker) = &keys.broker {
+        all.extend(&broker.value.listen);
+        all.extend(broker.value.tls.as_ref().and_then(|tls| tls.value.listen.as_ref()));
+    }
+    all.extend(keys.api.as_ref().and_then(|api| api.value.listen.as_ref()));
+    for (i, listen) in all.iter().enumerate() {
+        if let Some(other) = all[..i].iter().find(|other| collide(other.value, listen.value)) {
+            let what = format!("{} is taken by {} on line {}", listen.value, other.at.key, reader.line(&other.at));
+            let port = free_port(listen.value.port(), &all);
+            reader
+                .error(Code::Conflict, &listen.at, what)
+                .write(format!("\"{}\"", SocketAddr::new(listen.value.ip(), port)));
+            continue;
+        }
+        if let Some(Err(err)) = reader.host().listen(listen.value) {
+            port_fault(reader, listen, &err);
+        }
+    }
+}
+
+fn port_fault(reader: &mut Reader<'_>, listen: &Read<SocketAddr>, err: &std::io::Error) {
+    let port = listen.value.port();
+    let any = if matches!(listen.value.ip(), IpAddr::V4(_)) { "0.0.0.0" } else { "[::]" };
+    let (what, write) = match err.kind() {
+        ErrorKind::AddrInUse => (
+            format!("another program listens on {} already", listen.value),
+            format!(
+                "another port, or stop it (`ss -ltnp 'sport = :{port}'` names it; if it is chowki, check with --no-ports)"
+            ),
+        ),
+        ErrorKind::AddrNotAvailable => {
+            (format!("this machine does not have the address {}", listen.value.ip()), format!("\"{any}:{port}\""))
+        }
+        ErrorKind::PermissionDenied => (
+            format!("this user may not listen on port {port}"),
+            "a port above 1023, or AmbientCapabilities=CAP_NET_BIND_SERVICE in the service".to_owned(),
+        ),
+        _ => (format!("cannot listen on {}: {err}", listen.value), "another address or port".to_owned()),
+    };
+    reader.error(Code::Port, &listen.at, what).write(write);
+}
+
+fn free_port(port: u16, all: &[&Read<SocketAddr>]) -> u16 {
+    (port..=u16::MAX).chain(1024..port).find(|p| all.iter().all(|l| l.value.port() != *p)).unwrap_or(port)
+}
+
+/// Button ids in topic filters that no button has.
+pub(super) fn filters(reader: &mut Reader<'_>, broker: &keys::Broker, buttons: &[&str]) {
+    let clients = broker.client.iter().flat_map(|clients| &clients.value);
+    for filter in clients.filter_map(|c| c.may_read.as_ref()).flat_map(|filters| &filters.value) {
+        let levels: Vec<&str> = filter.value.split('/').collect();
+        match levels.as_slice() {
+            ["buttons" | "+", id, ..] if !matches!(*id, "+" | "#") && !buttons.contains(id) => {
+                let better = closest(id, buttons.iter().copied());
+                let fault = reader.error(Code::UnknownId, &filter.at, format!("there is no button {id:?}"));
+                fault.write(match better {
+                    Some(better) => format!("{:?}", filter.value.replacen(id, better, 1)),
+                    None => "the id of a [[button]], or + for all of them".to_owned(),
+                });
+            }
+            ["buttons" | "+" | "#", ..] => {}
+            _ => {
+                reader
+                    .warning(Code::NoEffect, &filter.at, "nothing is published there: topics begin with buttons/")
+                    .write("\"buttons/+/state\"");
+            }
+        }
+    }
+}
+
+/// A place outside the district.
+pub(super) fn outside(reader: &mut Reader<'_>, at: &Read<Place>, bounds: &Read<Bounds>) {
+    if bounds.value.contains(at.value) {
+        return;
+    }
+    let swapped = Place::new(at.value.lon(), at.value.lat());
+    let line = reader.line(&bounds.at);
+    match swapped {
+        Ok(swapped) if bounds.value.contains(swapped) => {
+            reader
+                .error(
+                    Code::OutsideBounds,
+                    &at.at,
+                    "this lies outside the district: latitude and longitude are swapped",
+                )
+                .write(format!("at = {}", ground::show(swapped)));
+        }
+        _ => {
+            let what = format!("this lies outside the district's bounds (line {line})");
+            reader.error(Code::OutsideBounds, &at.at, what).write("[latitude, longitude] inside them, or wider bounds");
+        }
+    }
+}

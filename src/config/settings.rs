@@ -1,0 +1,278 @@
+//! The settings of a gateway, validated. What a config becomes once nothing is wrong with it. Pure.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use crate::district::{
+    ids::{ButtonId, ClientId, DistrictId},
+    inventory::Login,
+    place::Bounds,
+    secret::Secret,
+};
+
+/// Everything but the inventory.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Which district this gateway serves.
+    pub district: District,
+    /// The disk.
+    pub data: Data,
+    /// Where the buttons connect.
+    pub broker: Broker,
+    /// What headquarters pulls from.
+    pub api: Api,
+    /// Where incidents and evidence go; `None` stands alone.
+    pub headquarters: Option<Headquarters>,
+    /// What is kept of an incident.
+    pub evidence: Evidence,
+    /// When a button's condition is an alarm.
+    pub supervision: Supervision,
+    /// Frames in memory.
+    pub media: Media,
+    /// What a button's unit has beside its camera. Buttons without either are not in it.
+    pub units: HashMap<ButtonId, Unit>,
+}
+
+/// `[district]`
+#[derive(Debug, Clone)]
+pub struct District {
+    /// Its id, part of every topic and object name.
+    pub id: DistrictId,
+    /// Its name, for people; the id when none is given.
+    pub name: String,
+    /// Where everything stands.
+    pub bounds: Option<Bounds>,
+}
+
+/// `[data]`
+#[derive(Debug, Clone)]
+pub struct Data {
+    /// Folder of the journal and the spool.
+    pub dir: PathBuf,
+    /// Bytes that evidence and the outage buffer may take together.
+    pub media_quota: u64,
+    /// Bytes of the file system that are always left free.
+    pub keep_free: u64,
+}
+
+/// `[broker]`. At least one of `listen` and `tls` is there.
+#[derive(Debug, Clone)]
+pub struct Broker {
+    /// Plain MQTT.
+    pub listen: Option<SocketAddr>,
+    /// MQTT over TLS.
+    pub tls: Option<BrokerTls>,
+    /// Local integrations that may read.
+    pub clients: Vec<BrokerClient>,
+    /// Connections in all.
+    pub max_connections: usize,
+    /// Connections from one IP address.
+    pub max_per_address: usize,
+}
+
+/// `[broker.tls]`
+#[derive(Debug, Clone)]
+pub struct BrokerTls {
+    /// Address.
+    pub listen: SocketAddr,
+    /// Certificate chain, PEM.
+    pub cert: PathBuf,
+    /// Its private key, PEM.
+    pub key: PathBuf,
+    /// The authority that signs buttons' certificates, PEM. Buttons must show one when it is given.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// `[[broker.client]]`
+#[derive(Debug, Clone)]
+pub struct BrokerClient {
+    /// User name and client id.
+    pub id: ClientId,
+    /// Its password.
+    pub password: Secret,
+    /// Topic filters it may subscribe to, valid by MQTT 3.1.1 section 4.7.
+    pub may_read: Vec<String>,
+}
+
+/// `[api]`
+#[derive(Debug, Clone)]
+pub struct Api {
+    /// Address.
+    pub listen: SocketAddr,
+    /// HTTPS, when given.
+    pub tls: Option<ApiTls>,
+    /// Who may call; everyone when empty.
+    pub clients: Vec<ApiClient>,
+}
+
+/// `[api.tls]`
+#[derive(Debug, Clone)]
+pub struct ApiTls {
+    /// Certificate chain, PEM.
+    pub cert: PathBuf,
+    /// Its private key, PEM.
+    pub key: PathBuf,
+}
+
+/// `[[api.client]]`
+#[derive(Debug, Clone)]
+pub struct ApiClient {
+    /// Name, as it stands in an incident's timeline.
+    pub name: String,
+    /// What it may do.
+    pub role: Role,
+    /// Its bearer token (RFC 6750).
+    pub token: Secret,
+}
+
+/// What a client of the API may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Sees everything, answers, dispatches and closes.
+    Operator,
+    /// Reads incidents, evidence and recordings.
+    Puller,
+    /// Sees states and metrics, sends test presses.
+    Engineer,
+}
+
+/// `[headquarters]`
+#[derive(Debug, Clone)]
+pub struct Headquarters {
+    /// Its brokers, in order of preference; never empty.
+    pub mqtt: Vec<MqttAddress>,
+    /// MQTT client id; `chowki-{district}` when none is given.
+    pub client_id: String,
+    /// Login at the broker.
+    pub login: Option<Login>,
+    /// Authority that signed its certificate, PEM; the system's own when none is given.
+    pub ca: Option<PathBuf>,
+    /// Where evidence goes.
+    pub objects: Objects,
+    /// Options of an S3 store; `None` for the defaults and for `file://`.
+    pub s3: Option<S3>,
+    /// Ceiling for everything but calls, in bits per second.
+    pub bandwidth: Option<u64>,
+}
+
+/// A broker's address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MqttAddress {
+    /// `mqtts://`
+    pub tls: bool,
+    /// Name or IP address, an IPv6 address without brackets.
+    pub host: String,
+    /// Port: 1883, with TLS 8883, when none is given.
+    pub port: u16,
+}
+
+/// Where objects go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Objects {
+    /// `s3://bucket[/prefix]`
+    S3 {
+        /// Bucket.
+        bucket: String,
+        /// Prefix of every name, without slashes at its ends; may be empty.
+        prefix: String,
+    },
+    /// `file:///folder`
+    File(PathBuf),
+}
+
+/// `[headquarters.s3]`
+#[derive(Debug, Clone, Default)]
+pub struct S3 {
+    /// `http(s)://host[:port]`; Amazon's own when none is given.
+    pub endpoint: Option<url::Url>,
+    /// Region.
+    pub region: Option<String>,
+    /// Access key id and its secret; from the environment when none are given.
+    pub access_key: Option<(String, Secret)>,
+    /// `endpoint/bucket/name` instead of `bucket.endpoint/name`: MinIO, Ceph.
+    pub path_style: bool,
+}
+
+/// `[evidence]`
+#[derive(Debug, Clone)]
+pub struct Evidence {
+    /// Kept from this long before the press.
+    pub before: Duration,
+    /// Until this long after it.
+    pub after: Duration,
+    /// At most this many linked cameras record.
+    pub cameras: usize,
+    /// Cameras within this many metres are linked.
+    pub radius_m: f64,
+    /// Presses without an id within this time are one press.
+    pub debounce: Duration,
+}
+
+/// `[supervision]`
+#[derive(Debug, Clone)]
+pub struct Supervision {
+    /// Charge at or below which a battery is low, 0.0 to 1.0.
+    pub low_battery: f64,
+}
+
+/// `[media]`
+#[derive(Debug, Clone)]
+pub struct Media {
+    /// Bytes of frames that one camera's ring may hold.
+    pub ring_bytes: u64,
+}
+
+/// What a unit has beside its camera.
+#[derive(Debug, Clone, Default)]
+pub struct Unit {
+    /// Its speaker.
+    pub talkback: Option<Talkback>,
+    /// The token of its kiosk page, when it has a screen.
+    pub screen: Option<Secret>,
+}
+
+/// How sound reaches a unit's speaker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Talkback {
+    /// The RTSP backchannel of its own stream (ONVIF Streaming Specification section 5.3).
+    Onvif,
+    /// Plain RTP to an address.
+    Rtp {
+        /// Name or IP address.
+        host: String,
+        /// UDP port.
+        port: u16,
+        /// What it plays.
+        codec: TalkbackCodec,
+    },
+}
+
+/// What a speaker plays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TalkbackCodec {
+    /// G.711 mu-law.
+    Pcmu,
+    /// G.711 A-law.
+    Pcma,
+}
+
+impl Config {
+    /// Every listener of the gateway, with the key that names it.
+    pub fn listeners(&self) -> Vec<(&'static str, SocketAddr)> {
+        let plain = self.broker.listen.map(|at| ("broker.listen", at));
+        let tls = self.broker.tls.as_ref().map(|tls| ("broker.tls.listen", tls.listen));
+        plain.into_iter().chain(tls).chain([("api.listen", self.api.listen)]).collect()
+    }
+}
+
+/// Whether two listeners would want the same port of the same address.
+pub(super) fn collide(a: SocketAddr, b: SocketAddr) -> bool {
+    let wild = |ip: IpAddr| ip.is_unspecified();
+    // `[::]` takes IPv4 too, by Linux's default of net.ipv6.bindv6only.
+    let covers = |x: IpAddr, y: IpAddr| x == y || (wild(x) && (x.is_ipv6() || y.is_ipv4()));
+    a.port() != 0 && a.port() == b.port() && (covers(a.ip(), b.ip()) || covers(b.ip(), a.ip()))
+}
