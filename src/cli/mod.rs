@@ -1,1 +1,3 @@
 //! Floor 5: one file a subcommand.
+
+pub mod demo;
