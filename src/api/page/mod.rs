@@ -1,0 +1,82 @@
+//! The console page: static files in the binary, without a build step. Pure.
+//!
+//! Served with the header [`CONTENT_SECURITY_POLICY`], the page loads nothing from anywhere else and runs no inline
+//! script.
+
+/// One file of the page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asset {
+    /// Path on the gateway, from the root.
+    pub path: &'static str,
+    /// For `Content-Type`.
+    pub content_type: &'static str,
+    /// The file.
+    pub bytes: &'static [u8],
+}
+
+/// For the header of that name, with every asset: only our own scripts, styles and connections; pictures that play
+/// come as blobs.
+pub const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; media-src 'self' blob:; img-src 'self' data:; \
+     object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
+
+const HTML: &str = "text/html; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+const STYLE: &str = "text/css; charset=utf-8";
+const PICTURE: &str = "image/svg+xml";
+
+macro_rules! assets {
+    ($($path:literal, $file:literal, $content_type:ident;)*) => {
+        &[$(Asset { path: $path, content_type: $content_type, bytes: include_bytes!($file) }),*]
+    };
+}
+
+/// Every file of the page.
+pub const ASSETS: &[Asset] = assets! {
+    "/", "index.html", HTML;
+    "/page/app.js", "app.js", SCRIPT;
+    "/page/api.js", "api.js", SCRIPT;
+    "/page/incident.js", "incident.js", SCRIPT;
+    "/page/map.js", "map.js", SCRIPT;
+    "/page/mp4.js", "mp4.js", SCRIPT;
+    "/page/player.js", "player.js", SCRIPT;
+    "/page/strings.js", "strings.js", SCRIPT;
+    "/page/style.css", "style.css", STYLE;
+    "/page/icon.svg", "icon.svg", PICTURE;
+};
+
+/// The file at a path, if it is one of the page's.
+pub fn asset(path: &str) -> Option<Asset> {
+    ASSETS.iter().find(|asset| asset.path == path).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_file_that_the_page_names_is_served() {
+        for asset in ASSETS {
+            let text = std::str::from_utf8(asset.bytes).unwrap();
+            for quoted in text.split(['"', '\'']) {
+                let name = quoted.strip_prefix("./").map(|n| format!("/page/{n}")).unwrap_or(quoted.to_owned());
+                let is_file = name.starts_with("/page/") && !name.contains(char::is_whitespace);
+                assert!(!is_file || super::asset(&name).is_some(), "{} names {name}", asset.path);
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_loaded_from_elsewhere_or_runs_inline() {
+        for asset in ASSETS {
+            let text = std::str::from_utf8(asset.bytes).unwrap();
+            let outside = text.replace("http://www.w3.org/2000/svg", "");
+            assert!(!outside.contains("http://") && !outside.contains("https://"), "{}", asset.path);
+        }
+        let page = std::str::from_utf8(asset("/").unwrap().bytes).unwrap();
+        assert!(!page.contains("<style") && !page.contains("style=") && !page.contains("onclick"));
+        assert!(
+            page.matches("<script").all(|_| true)
+                && page.matches("<script").count() == page.matches("src=\"/page/app.js\"").count()
+        );
+    }
+}
