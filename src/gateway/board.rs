@@ -62,8 +62,6 @@ pub struct Status {
     pub pending_documents: usize,
     /// Evidence objects that headquarters has not confirmed.
     pub pending_objects: usize,
-    /// Their bytes.
-    pub pending_bytes: u64,
     /// `ok`, or what is wrong with the disk.
     pub journal: String,
     /// Buttons in all, and those that are online and silent.

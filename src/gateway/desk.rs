@@ -19,7 +19,7 @@ use futures::{StreamExt, stream::FuturesOrdered};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
-use super::{board::Board, hq::Headquarters, recorder::Recorders};
+use super::{board::Board, forwarder::Bell, hq::Headquarters, recorder::Recorders};
 use crate::{
     district::{
         camera::CameraReport,
@@ -88,6 +88,7 @@ pub struct Desk {
     intake: Intake,
     hq: Headquarters,
     recorders: Recorders,
+    bell: Bell,
     progress: Arc<Progress>,
     /// Handed to the journal, not yet synced, in order.
     syncing: FuturesOrdered<std::pin::Pin<Box<dyn Future<Output = (bool, Batch)> + Send>>>,
@@ -135,6 +136,7 @@ impl Desk {
         intake: Intake,
         hq: Headquarters,
         recorders: Recorders,
+        bell: Bell,
         progress: Arc<Progress>,
     ) -> Self {
         Self {
@@ -144,6 +146,7 @@ impl Desk {
             intake,
             hq,
             recorders,
+            bell,
             progress,
             syncing: FuturesOrdered::new(),
             unsent: VecDeque::new(),
@@ -254,7 +257,10 @@ impl Desk {
 
     fn work(&mut self, work: Work, out: &mut Outputs) {
         match work {
-            Work::Stored(incident, camera, object) => self.engine.evidence_stored(incident, &camera, object),
+            Work::Stored(incident, camera, object) => {
+                self.engine.evidence_stored(incident, &camera, object);
+                self.bell.ring();
+            }
             Work::Uploaded(incident, camera, name) => self.engine.evidence_delivered(incident, &camera, &name),
             Work::Gap(incident, camera, gap) => {
                 warn!(%incident, %camera, reason = ?gap.reason, from = %gap.from, to = %gap.to, "a gap in evidence");
@@ -393,10 +399,16 @@ impl Desk {
         if self.journalled < CHECKPOINT_AFTER || self.failing || !self.unsent.is_empty() {
             return;
         }
+        let Ok(ticket) = self.journal.checkpoint(entries(&self.engine.snapshot())) else { return };
         self.journalled = 0;
-        let ticket = self.journal.checkpoint(entries(&self.engine.snapshot()));
         self.waiting.push_back(BTreeSet::new());
-        self.syncing.push_back(Box::pin(async move { (ticket.await.is_ok(), Batch::default()) }));
+        self.syncing.push_back(Box::pin(async move {
+            // A disk that refuses the snapshot changes nothing: the older segments stay, and it is tried again.
+            if let Err(e) = ticket.await {
+                warn!(error = %e, "no checkpoint of the journal this time");
+            }
+            (true, Batch::default())
+        }));
         let held: HashSet<_> = self.engine.incidents().collect();
         let gone: Vec<_> = self.shown.iter().filter(|id| !held.contains(id)).copied().collect();
         for id in &gone {

@@ -98,18 +98,17 @@ struct Lists {
 impl Forwarder {
     /// Starts the task.
     pub fn start(self, scope: &Scope) {
-        let tasks = scope.clone();
+        let stopping = scope.stopping();
         scope.spawn("forwarder", async move {
-            let stopping = tasks.stopping();
-            tokio::select! { () = self.run(&tasks) => {}, () = stopping => {} }
+            tokio::select! { () = self.run() => {}, () = stopping => {} }
         });
     }
 
-    async fn run(self, scope: &Scope) {
+    async fn run(self) {
         let mut lists = self.unfinished();
         let mut wait = WAIT.0;
         loop {
-            match self.round(&mut lists, scope).await {
+            match self.round(&mut lists).await {
                 Ok(true) => wait = WAIT.0,
                 Ok(false) => {
                     wait = WAIT.0;
@@ -141,14 +140,14 @@ impl Forwarder {
     }
 
     /// Puts what is most urgent. Whether there was something to do.
-    async fn round(&self, lists: &mut Lists, scope: &Scope) -> Result<bool, PutError> {
-        let pending = self.blocking(scope, |media| media.pending(ROUND)).await.unwrap_or_default();
+    async fn round(&self, lists: &mut Lists) -> Result<bool, PutError> {
+        let pending = self.asked(self.media.pending(ROUND).await).unwrap_or_default();
         let now = clock::mono();
         lists.set_aside.retain(|_, until| *until > now);
         let todo: Vec<_> = pending.into_iter().filter(|o| !lists.set_aside.contains_key(&o.to_string())).collect();
         let found = !todo.is_empty();
         let done: Vec<_> = stream::iter(todo)
-            .map(|object| async move { (self.forward(&object, scope).await, object) })
+            .map(|object| async move { (self.forward(&object).await, object) })
             .buffer_unordered(AT_ONCE)
             .collect()
             .await;
@@ -168,24 +167,26 @@ impl Forwarder {
         }
         match failure {
             Some(e) => Err(e),
-            None => Ok(self.lists(lists, found, scope).await? || found),
+            None => Ok(self.lists(lists, found).await? || found),
         }
     }
 
     /// One object, from the log to headquarters.
-    async fn forward(&self, object: &ObjectRef, scope: &Scope) -> Result<(), PutError> {
+    async fn forward(&self, object: &ObjectRef) -> Result<(), PutError> {
         let meta = &object.meta;
         let name = format!("{}/{}", shelf::folder(&self.district, meta.incident, &meta.camera), meta.name);
-        let wanted = object.clone();
-        let Some(bytes) = self.blocking(scope, move |media| media.read(&wanted)).await else {
+        let Some(bytes) = self.asked(self.media.read(object).await) else {
             // Damaged on this disk: it cannot be delivered, and must not block the rest.
             return Err(PutError::Refused { name, why: "it cannot be read from this gateway's disk".into() });
         };
         let size = bytes.len() as u64;
         self.store.put(&name, bytes).await?;
-        let wanted = object.clone();
-        if self.blocking(scope, move |media| media.delivered(&wanted)).await.is_none() {
-            warn!(object = %object, "delivered, but that could not be written down; it will be sent again");
+        let marked = match self.media.delivered(object) {
+            Ok(ticket) => ticket.await,
+            Err(e) => Err(e),
+        };
+        if let Err(e) = marked {
+            warn!(object = %object, error = %e, "delivered, but that could not be written down; it will be sent again");
         }
         self.counts.objects.fetch_add(1, Relaxed);
         self.counts.bytes.fetch_add(size, Relaxed);
@@ -195,7 +196,7 @@ impl Forwarder {
     }
 
     /// Puts the lists that are behind and due. Whether one was put.
-    async fn lists(&self, lists: &mut Lists, busy: bool, scope: &Scope) -> Result<bool, PutError> {
+    async fn lists(&self, lists: &mut Lists, busy: bool) -> Result<bool, PutError> {
         let now = clock::mono();
         let due: Vec<_> = lists
             .behind
@@ -214,7 +215,7 @@ impl Forwarder {
                 continue;
             }
             put = true;
-            let finished = self.put_lists(incident, evidence, scope).await?;
+            let finished = self.put_lists(incident, evidence).await?;
             if finished {
                 info!(%incident, %camera, "all evidence of this camera is at headquarters");
                 lists.behind.remove(&(incident, camera));
@@ -231,10 +232,8 @@ impl Forwarder {
         &self,
         incident: IncidentId,
         evidence: &CameraEvidence,
-        scope: &Scope,
     ) -> Result<bool, PutError> {
-        let camera = evidence.camera.clone();
-        let held = self.blocking(scope, move |media| media.evidence(incident, &camera)).await.unwrap_or_default();
+        let held = self.asked(self.media.evidence(incident, &evidence.camera).await).unwrap_or_default();
         let folder = shelf::folder(&self.district, incident, &evidence.camera);
         let there: Vec<_> = held.iter().filter(|o| o.delivered).cloned().collect();
         let finished = evidence.ended && there.len() == held.len();
@@ -268,20 +267,8 @@ impl Forwarder {
         Ok(())
     }
 
-    /// Asks the media log, which works on files, from a thread where that is allowed.
-    async fn blocking<T: Send + 'static>(
-        &self,
-        scope: &Scope,
-        ask: impl FnOnce(&MediaStore) -> Result<T, crate::spool::Error> + Send + 'static,
-    ) -> Option<T> {
-        let media = self.media.clone();
-        match scope.spawn_blocking("media log", move || ask(&media)).await {
-            Ok(Ok(answer)) => Some(answer),
-            Ok(Err(e)) => {
-                warn!(error = %e, "the media log");
-                None
-            }
-            Err(_) => None,
-        }
+    /// What the media log answered; a failure is logged, and asked again in the next round.
+    fn asked<T>(&self, answer: Result<T, crate::spool::Error>) -> Option<T> {
+        answer.inspect_err(|e| warn!(error = %e, "the media log")).ok()
     }
 }

@@ -36,7 +36,7 @@ use crate::{
         record::Command,
     },
     intake::{self, Intake},
-    spool::{self, Journal, JournalSettings, MediaSettings, MediaStore},
+    spool::{self, Evicted, Journal, JournalSettings, MediaSettings, MediaStore},
     uplink::{self, events, objects},
 };
 
@@ -119,13 +119,15 @@ impl Gateway {
 
         let now = clock::now();
         let mut engine = Engine::new(engine_settings(&config), inventory.clone(), now);
-        let (journal, media) = open_spool(&config, &mut engine, scope).await?;
+        let (journal, media, evictions) = open_spool(&config, &mut engine, scope).await?;
 
         let board = Arc::new(Board::new(now.wall.unix_ms()));
         let (work, work_queue) = mpsc::channel(WORK_QUEUE);
         let (camera_reports, camera_queue) = mpsc::channel(CAMERA_QUEUE);
         let (hq_events, hq_queue) = mpsc::channel(HQ_QUEUE);
         let (button_events, button_queue) = mpsc::channel(BUTTON_QUEUE);
+
+        watch_evictions(evictions, work.clone(), scope);
 
         let before = config.evidence.before;
         let ring_bytes = usize::try_from(config.media.ring_bytes).unwrap_or(usize::MAX);
@@ -217,7 +219,7 @@ impl Gateway {
         late.extend(self.scopes.cameras.shutdown(PATIENCE).await);
         late.extend(self.scopes.desk.shutdown(PATIENCE).await);
         let closing = Scope::new("spool");
-        self.media.close_async(&closing).await;
+        self.media.close().await;
         self.journal.close_async(&closing).await;
         late.extend(closing.shutdown(PATIENCE).await);
         if !late.is_empty() {
@@ -232,36 +234,48 @@ async fn open_spool(
     config: &Config,
     engine: &mut Engine,
     scope: &Scope,
-) -> Result<(Journal, MediaStore), Error> {
+) -> Result<(Journal, MediaStore, mpsc::Receiver<Vec<Evicted>>), Error> {
     let dir = config.data.dir.clone();
     let settings = MediaSettings {
         quota: config.data.media_quota,
         keep_free: config.data.keep_free,
         ..MediaSettings::default()
     };
+    let lookups = scope.clone();
     let opened = scope.spawn_blocking("open spool", move || -> Result<_, spool::Error> {
         let journal = spool::journal::open(&dir.join("journal"), JournalSettings::default())?;
-        let media = spool::media_log::open(&dir.join("media"), settings)?;
+        let media = MediaStore::open(&dir.join("media"), settings, &lookups)?;
         Ok((journal, media))
     });
     let Ok(opened) = opened.await else { return Err(spool::Error::Stopped.into()) };
-    let ((journal, entries, found), (media, media_found)) = opened?;
+    let ((journal, entries, found), (media, evictions, media_found)) = opened?;
     info!(?found, media = ?media_found, "spool opened");
     let unread = desk::replay(engine, entries);
     if unread > 0 {
         warn!(unread, "journal entries of another version");
     }
-    let incidents: Vec<_> = engine.incidents().collect();
-    let store = media.clone();
-    let listed = scope.spawn_blocking("evidence", move || {
-        incidents.into_iter().filter_map(|i| Some((i, store.evidence_of(i).ok()?))).collect::<Vec<_>>()
-    });
-    for (incident, held) in listed.await.unwrap_or_default() {
-        for object in held {
-            engine.replay_evidence(incident, &object.meta.camera, shelf::shown(&object.meta, object.delivered));
+    for (incident, camera) in engine.evidence() {
+        for object in media.evidence(incident, &camera).await? {
+            engine.replay_evidence(incident, &camera, shelf::shown(&object.meta, object.delivered));
         }
     }
-    Ok((journal, media))
+    Ok((journal, media, evictions))
+}
+
+/// Brings what was removed from the disk to the desk.
+fn watch_evictions(mut evictions: mpsc::Receiver<Vec<Evicted>>, work: mpsc::Sender<Work>, scope: &Scope) {
+    scope.spawn("evictions", async move {
+        while let Some(parts) = evictions.recv().await {
+            for part in parts {
+                if part.delivered {
+                    info!(incident = %part.incident, camera = %part.camera, objects = part.names.len(),
+                        "made room: headquarters has these");
+                } else if work.send(Work::Gap(part.incident, part.camera, part.gap)).await.is_err() {
+                    return;
+                }
+            }
+        }
+    });
 }
 
 fn engine_settings(config: &Config) -> EngineSettings {

@@ -26,7 +26,7 @@ use crate::{
         recording::Recording,
         ring::{Read, Start},
     },
-    spool::{MediaStore, ObjectMeta, Ticket},
+    spool::{MediaStore, ObjectMeta, ObjectRef, Ticket},
 };
 
 /// A hole in a recording shorter than this is a camera's jitter, not a gap.
@@ -158,16 +158,13 @@ impl Job {
     }
 
     /// What is stored already.
-    async fn held(&self) -> Vec<crate::spool::ObjectRef> {
-        let (store, whose) = (self.store.clone(), self.whose.clone());
-        let read = self.scope.spawn_blocking("evidence", move || store.evidence(whose.incident, &whose.camera)).await;
-        match read {
-            Ok(Ok(held)) => held,
-            Ok(Err(e)) => {
+    async fn held(&self) -> Vec<ObjectRef> {
+        match self.store.evidence(self.whose.incident, &self.whose.camera).await {
+            Ok(held) => held,
+            Err(e) => {
                 warn!(error = %e, "stored evidence cannot be listed; the recording begins anew");
                 Vec::new()
             }
-            Err(_) => Vec::new(),
         }
     }
 
@@ -213,7 +210,7 @@ struct Shelf {
 type Syncing = std::pin::Pin<Box<dyn Future<Output = (Result<(), crate::spool::Error>, ObjectMeta)> + Send>>;
 
 impl Shelf {
-    fn new(job: &Job, held: &[crate::spool::ObjectRef]) -> Self {
+    fn new(job: &Job, held: &[ObjectRef]) -> Self {
         let last = held.iter().map(|o| o.meta.to).max();
         let covered = last.unwrap_or_else(|| job.wall_of(job.from));
         Self {
@@ -310,6 +307,6 @@ impl Shelf {
     }
 }
 
-async fn sync(ticket: Ticket, meta: ObjectMeta) -> (Result<(), crate::spool::Error>, ObjectMeta) {
-    (ticket.await, meta)
+async fn sync(ticket: Ticket<ObjectRef>, meta: ObjectMeta) -> (Result<(), crate::spool::Error>, ObjectMeta) {
+    (ticket.await.map(drop), meta)
 }

@@ -57,8 +57,7 @@ async fn read(shared: &Shared) -> Status {
         backhaul_since: link.since,
         backhaul_detail: link.detail,
         pending_documents: shared.hq.pending(),
-        pending_objects: usize::try_from(held.pending_objects).unwrap_or(usize::MAX),
-        pending_bytes: held.pending_bytes,
+        pending_objects: usize::try_from(held.undelivered).unwrap_or(usize::MAX),
         journal: journal(shared),
         buttons: Counts {
             total: buttons.len(),

@@ -143,6 +143,15 @@ impl Engine {
         self.cases.keys().copied()
     }
 
+    /// Every camera of every incident that evidence is kept of.
+    pub fn evidence(&self) -> Vec<(IncidentId, CameraId)> {
+        let cameras = |(id, case): (&IncidentId, &Case)| {
+            let id = *id;
+            case.document.evidence.iter().map(move |e| (id, e.camera.clone())).collect::<Vec<_>>()
+        };
+        self.cases.iter().flat_map(cameras).collect()
+    }
+
     /// How many incidents are open.
     pub fn open_incidents(&self) -> usize {
         self.open.len()
