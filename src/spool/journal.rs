@@ -496,3 +496,7 @@ impl Writer {
         });
     }
 }
+
+#[cfg(test)]
+#[path = "journal_tests.rs"]
+mod tests;

@@ -5,13 +5,22 @@
 
 pub mod disk;
 pub mod error;
+mod index;
 pub mod journal;
 mod log;
+pub mod media_log;
+mod media_recovery;
+mod media_writer;
+pub mod object;
 mod queue;
 pub mod recovery;
+pub mod retention;
 mod scan;
 pub mod segment;
+#[cfg(test)]
+mod sim;
 
 pub use error::Error;
 pub use journal::{Entry, Health, Journal, JournalSettings};
+pub use media_log::{Evicted, MediaSettings, MediaStore, ObjectMeta, ObjectRef};
 pub use queue::Ticket;

@@ -96,9 +96,9 @@ impl<T> Queue<T> {
             return Err(Error::Stopped);
         }
         state.items.push_back(item);
-        let first = state.items.len() == 1;
+        let wake = state.items.len() == 1 || self.is_half_full();
         drop(state);
-        if first {
+        if wake {
             self.wake.notify_one();
         }
         Ok(())
@@ -121,6 +121,16 @@ impl<T> Queue<T> {
         let (mut state, _) =
             self.wake.wait_timeout_while(state, at_most, waiting).unwrap_or_else(PoisonError::into_inner);
         std::mem::take(&mut state.items)
+    }
+
+    fn is_half_full(&self) -> bool {
+        self.used() > u64::from(self.limit) / 2
+    }
+
+    /// Sleeps for `span` so that more may come, but not once the queue is half full or closed.
+    pub fn gather(&self, span: Duration) {
+        let waiting = |s: &mut State<T>| !s.closed && !self.is_half_full();
+        drop(self.wake.wait_timeout_while(self.lock(), span, waiting));
     }
 
     /// Sleeps for `span`, or until closed; says whether it is closed. Items that come meanwhile stay.

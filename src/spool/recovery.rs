@@ -67,6 +67,7 @@ impl Report {
 }
 
 /// A segment as it was found.
+#[derive(Debug)]
 pub(super) struct Found {
     pub number: u64,
     pub header: SegmentHeader,
@@ -119,7 +120,7 @@ pub(super) struct Recovered {
 
 /// Steps 1 to 4 for the journal. Reads only.
 pub(super) fn journal(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Recovered, Error> {
-    let (mut segments, headless) = read_segments(disk, dir, Purpose::Journal, |_| Depth::Payloads)?;
+    let (mut segments, headless) = read_segments(disk, dir, Purpose::Journal, |_, _| Some(Depth::Payloads))?;
     let files = segments.len() + headless.len();
     let mut never_begun = Vec::new();
     while let Some(last) = segments.pop_if(|s| !s.has_begun()) {
@@ -176,22 +177,24 @@ pub(super) fn journal(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Recovered, Err
     })
 }
 
-/// All segments with a sound header, in order, and the numbers of those without.
+/// Segments with a sound header, in order, and the numbers of those without. `depth` is asked with number and length;
+/// `None` leaves a segment out.
 pub(super) fn read_segments(
     disk: &Arc<dyn Disk>,
     dir: &Path,
     purpose: Purpose,
-    depth: impl Fn(u64) -> Depth,
+    depth: impl Fn(u64, u64) -> Option<Depth>,
 ) -> Result<(Vec<Found>, Vec<u64>), Error> {
     let listed = disk.list(dir).map_err(Error::io("list", dir))?;
-    let numbers: BTreeSet<u64> = listed.iter().filter_map(|l| number_of(&l.name)).collect();
+    let numbers: BTreeMap<u64, u64> = listed.iter().filter_map(|l| Some((number_of(&l.name)?, l.bytes))).collect();
     let (mut segments, mut headless) = (Vec::new(), Vec::new());
-    for number in numbers {
+    for (number, bytes) in numbers {
+        let Some(depth) = depth(number, bytes) else { continue };
         let path = dir.join(file_name(number));
         let file = disk.open(&path).map_err(Error::io("open", &path))?;
         match read_header(&*file) {
             Ok(Some(header)) if header.number == number && header.purpose == purpose => {
-                let scanned = scan(&*file, number, depth(number)).map_err(Error::io("read", &path))?;
+                let scanned = scan(&*file, number, depth).map_err(Error::io("read", &path))?;
                 segments.push(Found { number, header, scanned });
             }
             _ => headless.push(number),

@@ -39,13 +39,6 @@ pub(super) struct Scanned {
     pub bytes: u64,
 }
 
-impl Scanned {
-    /// Where the last sound record ends.
-    pub fn good_end(&self) -> u64 {
-        self.records.last().map_or(SEGMENT_HEADER, Located::end)
-    }
-}
-
 /// The segment header of a file, `None` when it has none that is sound.
 pub(super) fn read_header(file: &dyn DiskFile) -> io::Result<Option<SegmentHeader>> {
     let mut head = [0; SEGMENT_HEADER as usize];
