@@ -1,1 +1,26 @@
 //! Floor 1. What must survive: append-only segment files, the journal, the media log, the index over it.
+//!
+//! One chain of inequalities is the design: `indexed <= synced <= appended` and `delivered <= indexed`. The log is the
+//! truth, sled is the index; [`recovery`] says what opening does after a crash, step by step.
+
+pub mod disk;
+pub mod error;
+mod index;
+pub mod journal;
+mod log;
+pub mod media_log;
+mod media_recovery;
+mod media_writer;
+pub mod object;
+mod queue;
+pub mod recovery;
+pub mod retention;
+mod scan;
+pub mod segment;
+#[cfg(test)]
+mod sim;
+
+pub use error::Error;
+pub use journal::{Entry, Health, Journal, JournalSettings};
+pub use media_log::{Evicted, MediaSettings, MediaStore, ObjectMeta, ObjectRef};
+pub use queue::Ticket;

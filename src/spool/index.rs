@@ -1,0 +1,239 @@
+//! What is looked up: the only file that names sled. Everything in here can be made again from the log.
+//!
+//! sled keeps a prefix of what was written to it, so rows written later never outlive rows written earlier. All changes
+//! are idempotent: applying a segment's records again gives the same rows.
+
+use std::{collections::BTreeMap, path::Path};
+
+use serde::{Deserialize, Serialize};
+use sled::{Db, Tree};
+
+use super::{
+    error::Error,
+    object::{ObjectRef, camera_prefix, incident_prefix},
+    retention::SegmentUse,
+};
+use crate::district::ids::{CameraId, IncidentId};
+
+/// A change to the index, always after it is durable in the log.
+#[derive(Debug, Clone)]
+pub(super) enum Change {
+    /// An object is stored.
+    Stored(ObjectRef),
+    /// The object with this key is at headquarters.
+    Delivered(Vec<u8>),
+}
+
+/// A segment that will not change any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Sealed {
+    pub bytes: u64,
+    pub objects: u64,
+}
+
+pub(super) struct Index {
+    db: Db,
+    /// Object key -> object.
+    objects: Tree,
+    /// Delivery order -> object key.
+    pending: Tree,
+    /// Segment, offset -> object key.
+    by_segment: Tree,
+    /// Segment -> [`Sealed`].
+    sealed: Tree,
+}
+
+fn failed(doing: &'static str) -> impl FnOnce(sled::Error) -> Error {
+    move |e| Error::Index { doing, error: e.to_string() }
+}
+
+fn unreadable(e: serde_json::Error) -> Error {
+    Error::Index { doing: "read a row", error: e.to_string() }
+}
+
+impl Index {
+    pub fn open(dir: &Path) -> Result<Self, Error> {
+        let config =
+            sled::Config::new().path(dir).cache_capacity(16 << 20).flush_every_ms(None).mode(sled::Mode::LowSpace);
+        let db = config.open().map_err(failed("open"))?;
+        let tree = |name: &str| db.open_tree(name).map_err(failed("open a tree"));
+        let (objects, pending) = (tree("objects")?, tree("pending")?);
+        let (by_segment, sealed) = (tree("by_segment")?, tree("sealed")?);
+        Ok(Self { db, objects, pending, by_segment, sealed })
+    }
+
+    pub fn flush(&self) -> Result<(), Error> {
+        self.db.flush().map(drop).map_err(failed("flush"))
+    }
+
+    /// Applies changes in order; says how the use of segments changes.
+    pub fn apply(&self, changes: &[Change], uses: &mut BTreeMap<u64, SegmentUse>) -> Result<(), Error> {
+        for change in changes {
+            match change {
+                Change::Stored(object) => self.store(object, uses)?,
+                Change::Delivered(key) => self.deliver(key, uses)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn store(&self, object: &ObjectRef, uses: &mut BTreeMap<u64, SegmentUse>) -> Result<(), Error> {
+        let key = object.meta.key();
+        let mut row = object.clone();
+        if let Some(old) = self.get(&key)? {
+            if old.at == object.at {
+                // Known already; what may be missing after a crash are the rows that follow.
+                row.delivered = old.delivered;
+            } else if old.at.sequence > object.at.sequence {
+                return Ok(());
+            } else {
+                // The same bytes written again elsewhere are as delivered as before.
+                row.delivered = old.delivered && old.meta.sha256 == object.meta.sha256;
+                self.by_segment.remove(segment_key(&old)).map_err(failed("remove a row"))?;
+                count(uses, &old, -1);
+            }
+        }
+        let bytes = serde_json::to_vec(&row).map_err(unreadable)?;
+        self.objects.insert(&key, bytes).map_err(failed("write an object"))?;
+        if row.delivered {
+            self.pending.remove(row.meta.pending_key()).map_err(failed("remove a row"))?;
+        } else {
+            self.pending.insert(row.meta.pending_key(), key.as_slice()).map_err(failed("write a row"))?;
+        }
+        let known = self.by_segment.insert(segment_key(&row), key).map_err(failed("write a row"))?;
+        if known.is_none() {
+            count(uses, &row, 1);
+        }
+        Ok(())
+    }
+
+    fn deliver(&self, key: &[u8], uses: &mut BTreeMap<u64, SegmentUse>) -> Result<(), Error> {
+        let Some(mut row) = self.get(key)? else { return Ok(()) };
+        if !row.delivered {
+            row.delivered = true;
+            let bytes = serde_json::to_vec(&row).map_err(unreadable)?;
+            self.objects.insert(key, bytes).map_err(failed("write an object"))?;
+            if let Some(held) = uses.get_mut(&row.at.segment) {
+                held.undelivered = held.undelivered.saturating_sub(1);
+            }
+        }
+        self.pending.remove(row.meta.pending_key()).map(drop).map_err(failed("remove a row"))
+    }
+
+    pub fn get(&self, key: &[u8]) -> Result<Option<ObjectRef>, Error> {
+        let row = self.objects.get(key).map_err(failed("read an object"))?;
+        row.map(|bytes| serde_json::from_slice(&bytes).map_err(unreadable)).transpose()
+    }
+
+    /// The first `limit` objects to deliver.
+    pub fn pending(&self, limit: usize) -> Result<Vec<ObjectRef>, Error> {
+        let mut found = Vec::new();
+        for key in self.pending.iter().values() {
+            if found.len() == limit {
+                break;
+            }
+            let object = self.get(&key.map_err(failed("read what is pending"))?)?;
+            found.extend(object.filter(|o| !o.delivered));
+        }
+        Ok(found)
+    }
+
+    /// A camera's objects in an incident, in order.
+    pub fn evidence(&self, incident: IncidentId, camera: &CameraId) -> Result<Vec<ObjectRef>, Error> {
+        self.objects
+            .scan_prefix(camera_prefix(incident, camera))
+            .values()
+            .map(|row| serde_json::from_slice(&row.map_err(failed("read evidence"))?).map_err(unreadable))
+            .collect()
+    }
+
+    /// Incidents with objects, the oldest first.
+    pub fn incidents(&self) -> Result<Vec<IncidentId>, Error> {
+        let mut found = Vec::new();
+        let mut next = self.objects.first();
+        while let Some((key, _)) = next.map_err(failed("read incidents"))? {
+            let text = key.split(|b| *b == 0).next().unwrap_or_default();
+            let id: IncidentId = std::str::from_utf8(text)
+                .ok()
+                .and_then(|t| t.parse().ok())
+                .ok_or_else(|| Error::Index { doing: "read incidents", error: "a key is no incident's".into() })?;
+            found.push(id);
+            // The least key after all of this incident's.
+            let mut after = incident_prefix(id);
+            after.pop();
+            after.push(1);
+            next = self.objects.range(after..).next().transpose();
+        }
+        Ok(found)
+    }
+
+    pub fn seal(&self, segment: u64, sealed: Sealed) -> Result<(), Error> {
+        let bytes = serde_json::to_vec(&sealed).map_err(unreadable)?;
+        self.sealed.insert(segment.to_be_bytes(), bytes).map(drop).map_err(failed("seal a segment"))
+    }
+
+    /// Segments known as complete.
+    pub fn sealed(&self) -> Result<BTreeMap<u64, Sealed>, Error> {
+        let rows = self.sealed.iter().map(|row| {
+            let (key, value) = row.map_err(failed("read sealed segments"))?;
+            Ok((number(&key)?, serde_json::from_slice(&value).map_err(unreadable)?))
+        });
+        rows.collect()
+    }
+
+    /// What each segment holds, by the index; sizes of files are not known here.
+    pub fn uses(&self) -> Result<BTreeMap<u64, SegmentUse>, Error> {
+        let mut uses = BTreeMap::new();
+        for row in self.by_segment.iter() {
+            let (place, key) = row.map_err(failed("read segments"))?;
+            let segment = number(&place)?;
+            match self.get(&key)?.filter(|o| o.at.segment == segment) {
+                Some(object) => count(&mut uses, &object, 1),
+                // A segment was being forgotten when the process died.
+                None => drop(self.by_segment.remove(&place).map_err(failed("remove a row"))?),
+            }
+        }
+        Ok(uses)
+    }
+
+    /// The objects of a segment, in order.
+    pub fn objects_in(&self, segment: u64) -> Result<Vec<ObjectRef>, Error> {
+        let mut found = Vec::new();
+        for key in self.by_segment.scan_prefix(segment.to_be_bytes()).values() {
+            found.extend(self.get(&key.map_err(failed("read a segment"))?)?);
+        }
+        Ok(found)
+    }
+
+    /// Forgets a segment and its objects.
+    pub fn forget(&self, segment: u64) -> Result<(), Error> {
+        for object in self.objects_in(segment)? {
+            self.pending.remove(object.meta.pending_key()).map_err(failed("remove a row"))?;
+            self.objects.remove(object.meta.key()).map_err(failed("remove a row"))?;
+            self.by_segment.remove(segment_key(&object)).map_err(failed("remove a row"))?;
+        }
+        self.sealed.remove(segment.to_be_bytes()).map(drop).map_err(failed("remove a row"))
+    }
+}
+
+fn segment_key(object: &ObjectRef) -> [u8; 16] {
+    let mut key = [0; 16];
+    key[..8].copy_from_slice(&object.at.segment.to_be_bytes());
+    key[8..].copy_from_slice(&object.at.offset.to_be_bytes());
+    key
+}
+
+fn number(key: &[u8]) -> Result<u64, Error> {
+    let bytes = key.get(..8).and_then(|b| b.try_into().ok());
+    let bytes = bytes.ok_or_else(|| Error::Index { doing: "read a row", error: "a key is too short".into() })?;
+    Ok(u64::from_be_bytes(bytes))
+}
+
+fn count(uses: &mut BTreeMap<u64, SegmentUse>, object: &ObjectRef, by: i64) {
+    let number = object.at.segment;
+    let held = uses.entry(number).or_insert(SegmentUse { number, ..SegmentUse::default() });
+    held.objects = held.objects.saturating_add_signed(by);
+    if !object.delivered {
+        held.undelivered = held.undelivered.saturating_add_signed(by);
+    }
+}

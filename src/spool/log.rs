@@ -1,0 +1,399 @@
+//! The writer of a directory of segment files: a batch of records becomes durable as a whole, or the log is as before.
+//!
+//! What happens on an error is decided here, once:
+//! - *A write fails* (full disk, or a broken one): the file is cut back to its last good byte, and the batch goes into a
+//!   new segment, which may take a spare: a file allocated beforehand for just this.
+//! - *fdatasync fails*: Linux then marks the pages clean although they never reached the disk, so the next fdatasync
+//!   succeeds and lies ("fsyncgate", 2018). That file's tail is never trusted again: the batch goes, whole and with the
+//!   same sequences, into a new segment, and replay takes the newer copy.
+//! - *The new segment fails too*: the caller keeps the batch and tries again later.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    io::{self, IoSlice},
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use crc32c::crc32c;
+
+use super::{
+    disk::{Disk, DiskFile, write_all_at},
+    error::{Error, is_full},
+    segment::{Purpose, RECORD_HEADER, RecordHeader, SEGMENT_HEADER, SegmentHeader, file_name, number_of},
+};
+use crate::host::clock;
+
+/// Payloads up to this many bytes are copied beside their headers, larger ones are written from where they lie.
+const COPY_BELOW: usize = 4 << 10;
+
+/// A record to be written.
+pub(super) struct Outgoing<'a> {
+    pub kind: u8,
+    pub flags: u8,
+    pub meta: &'a [u8],
+    pub payload: &'a [u8],
+}
+
+impl Outgoing<'_> {
+    pub fn record_len(&self) -> u64 {
+        (RECORD_HEADER + self.meta.len() + self.payload.len()) as u64
+    }
+}
+
+/// Where a batch came to lie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Placed {
+    pub segment: u64,
+    pub first_sequence: u64,
+    /// Offset of each record.
+    pub offsets: Vec<u64>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LogSettings {
+    pub purpose: Purpose,
+    /// A segment that has reached this is full; a batch may exceed it.
+    pub segment_bytes: u64,
+    /// Spare segments kept allocated for a full disk.
+    pub spares: usize,
+}
+
+pub(super) struct Log {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    settings: LogSettings,
+    current: Option<Current>,
+    next_segment: u64,
+    next_sequence: u64,
+    /// Sequences before `next_sequence` that were never used.
+    skipped: u32,
+    spares: VecDeque<PathBuf>,
+    /// Every segment file there is, by number.
+    segments: BTreeSet<u64>,
+    /// Those with damage in what had been promised: kept aside instead of removed.
+    damaged: BTreeSet<u64>,
+    scratch: Vec<u8>,
+    /// Writes and syncs that failed, ever.
+    pub errors: u64,
+    /// Bytes written, ever.
+    pub written: u64,
+}
+
+struct Current {
+    file: Arc<dyn DiskFile>,
+    path: PathBuf,
+    number: u64,
+    end: u64,
+}
+
+impl Log {
+    /// Goes on in a directory with `next_sequence`, in a new segment: never appends to a file of an earlier process,
+    /// whose tail may be in memory only.
+    pub fn new(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        settings: LogSettings,
+        next_sequence: u64,
+        damaged: BTreeSet<u64>,
+    ) -> Result<Self, Error> {
+        let listed = disk.list(dir).map_err(Error::io("list", dir))?;
+        let segments: BTreeSet<u64> = listed.iter().filter_map(|l| number_of(&l.name)).collect();
+        let spares: BTreeSet<u64> = listed.iter().filter_map(|l| spare_number(&l.name)).collect();
+        let last = segments.last().max(spares.last()).copied().unwrap_or(0);
+        Ok(Self {
+            disk,
+            dir: dir.to_owned(),
+            settings,
+            current: None,
+            next_segment: last + 1,
+            next_sequence,
+            skipped: 0,
+            spares: spares.into_iter().map(|n| dir.join(spare_name(n))).collect(),
+            segments,
+            damaged,
+            scratch: Vec::new(),
+            errors: 0,
+            written: 0,
+        })
+    }
+
+    /// Writes and syncs a batch. On an error nothing of it counts and the same batch must be tried again first.
+    pub fn commit(&mut self, batch: &[Outgoing<'_>]) -> Result<Placed, Error> {
+        let len: u64 = batch.iter().map(Outgoing::record_len).sum();
+        match &self.current {
+            Some(c) if c.end == SEGMENT_HEADER || c.end + len <= self.settings.segment_bytes => {}
+            _ => return self.begin(batch, false),
+        }
+        match self.append(batch) {
+            Ok(placed) => Ok(placed),
+            Err(error) => {
+                self.errors += 1;
+                tracing::warn!(%error, "the batch goes into a new segment");
+                self.begin(batch, false)
+            }
+        }
+    }
+
+    /// Begins a segment with a snapshot and removes the older ones.
+    pub fn checkpoint(&mut self, snapshot: &[Outgoing<'_>]) -> Result<Placed, Error> {
+        match self.begin(snapshot, true) {
+            Ok(placed) => {
+                self.remove_before(placed.segment);
+                Ok(placed)
+            }
+            Err(error) => {
+                // The failed segment may be whole all the same, and then replay begins with it. So its sequences are
+                // not used again, and what comes next goes into a newer segment.
+                self.next_sequence += snapshot.len() as u64;
+                self.skipped = self.skipped.saturating_add(snapshot.len() as u32);
+                self.retire();
+                Err(error)
+            }
+        }
+    }
+
+    /// Writes again, in recovery, a snapshot that was found but may not be durable. On an error the same must be tried
+    /// again first.
+    pub fn rewrite_snapshot(&mut self, records: &[Outgoing<'_>]) -> Result<(), Error> {
+        let placed = self.begin(records, true)?;
+        self.remove_before(placed.segment);
+        Ok(())
+    }
+
+    fn append(&mut self, batch: &[Outgoing<'_>]) -> Result<Placed, Error> {
+        let Some(current) = self.current.take() else { return Err(Error::Stopped) };
+        let parts = encode(batch, &mut self.scratch, current.number, current.end, self.next_sequence);
+        if let Err(e) = parts.write(&self.scratch, batch, &*current.file, current.end) {
+            // Best effort: with the file no longer current, its tail is not trusted either way.
+            let _ = current.file.truncate(current.end);
+            return Err(Error::io("write", &current.path)(e));
+        }
+        current.file.sync_data().map_err(Error::io("sync", &current.path))?;
+        let placed = self.accept(parts, current.number);
+        self.current = Some(Current { end: current.end + placed.1, ..current });
+        Ok(placed.0)
+    }
+
+    fn begin(&mut self, batch: &[Outgoing<'_>], snapshot: bool) -> Result<Placed, Error> {
+        let number = self.next_segment;
+        self.next_segment += 1;
+        let path = self.dir.join(file_name(number));
+        let result = self.new_file(&path).and_then(|file| {
+            let begun = self.write_opening(&*file, &path, number, batch, snapshot);
+            begun.map(|parts| (file, parts))
+        });
+        match result {
+            Ok((file, parts)) => {
+                self.retire();
+                self.segments.insert(number);
+                self.skipped = 0;
+                let (placed, len) = self.accept(parts, number);
+                self.current = Some(Current { file, path, number, end: SEGMENT_HEADER + len });
+                Ok(placed)
+            }
+            Err(error) => {
+                self.errors += 1;
+                // Best effort: an opening that is not whole does not count, a whole one is this very batch.
+                if self.disk.remove(&path).is_err() {
+                    self.segments.insert(number);
+                    self.cut(number, 0);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn write_opening(
+        &mut self,
+        file: &dyn DiskFile,
+        path: &Path,
+        number: u64,
+        batch: &[Outgoing<'_>],
+        snapshot: bool,
+    ) -> Result<Parts, Error> {
+        let opening = u32::try_from(batch.len()).unwrap_or(u32::MAX);
+        let purpose = self.settings.purpose;
+        let (first_sequence, skipped) = (self.next_sequence, self.skipped);
+        let header = SegmentHeader { purpose, snapshot, opening, number, first_sequence, skipped };
+        let parts = encode(batch, &mut self.scratch, number, SEGMENT_HEADER, self.next_sequence);
+        write_all_at(file, &mut [IoSlice::new(&header.encode())], 0).map_err(Error::io("write", path))?;
+        parts.write(&self.scratch, batch, file, SEGMENT_HEADER).map_err(Error::io("write", path))?;
+        file.sync_data().map_err(Error::io("sync", path))?;
+        self.disk.sync_dir(&self.dir).map_err(Error::io("sync the directory of", path))?;
+        Ok(parts)
+    }
+
+    /// A file with space of its own; on a full disk a spare; without a spare, as much as there is.
+    fn new_file(&mut self, path: &Path) -> Result<Arc<dyn DiskFile>, Error> {
+        let full = match self.disk.create(path) {
+            Ok(file) => match file.allocate(self.settings.segment_bytes) {
+                Err(e) if is_full(&e) => Some(file),
+                // Any other refusal to allocate is no reason not to write.
+                _ => return Ok(file),
+            },
+            Err(e) if is_full(&e) => None,
+            Err(e) => return Err(Error::io("create", path)(e)),
+        };
+        if let Some(spare) = self.spares.pop_front() {
+            self.disk.rename(&spare, path).map_err(Error::io("take a spare for", path))?;
+            return self.disk.open(path).map_err(Error::io("open", path));
+        }
+        let full_disk = || Error::io("create", path)(io::ErrorKind::StorageFull.into());
+        full.ok_or_else(full_disk)
+    }
+
+    /// Gives back the space allocated beyond the end of the segment that was current.
+    fn retire(&mut self) {
+        if let Some(old) = self.current.take() {
+            let _ = old.file.truncate(old.end);
+        }
+    }
+
+    fn accept(&mut self, parts: Parts, segment: u64) -> (Placed, u64) {
+        let first_sequence = self.next_sequence;
+        self.next_sequence += parts.offsets.len() as u64;
+        self.written += parts.bytes;
+        (Placed { segment, first_sequence, offsets: parts.offsets }, parts.bytes)
+    }
+
+    /// Removes a segment. One with damage is renamed to `*.damaged` instead, for whoever looks into it.
+    pub fn remove(&mut self, number: u64) -> Result<(), Error> {
+        let path = self.dir.join(file_name(number));
+        let removed = if self.damaged.contains(&number) {
+            self.disk.rename(&path, &path.with_extension("seg.damaged"))
+        } else {
+            self.disk.remove(&path)
+        };
+        match removed {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Error::io("remove", path)(e)),
+            _ => {}
+        }
+        self.segments.remove(&number);
+        Ok(())
+    }
+
+    /// Removes all segments before `number`; those that will not go are left for the next time.
+    pub fn remove_before(&mut self, number: u64) {
+        let older: Vec<u64> = self.segments.range(..number).copied().collect();
+        for old in older {
+            if let Err(error) = self.remove(old) {
+                tracing::warn!(%error, "an old segment stays for now");
+            }
+        }
+    }
+
+    /// Cuts a segment of an earlier process to what counts of it. Best effort: what is beyond does not count anyway.
+    pub fn cut(&self, number: u64, len: u64) {
+        let path = self.dir.join(file_name(number));
+        let cut = self.disk.open(&path).and_then(|f| f.truncate(len));
+        if let Err(error) = cut {
+            tracing::warn!(%error, path = %path.display(), "the unfinished tail of a segment stays");
+        }
+    }
+
+    /// How many segment files there are.
+    pub fn segment_count(&self) -> usize {
+        self.segments.len()
+    }
+
+    /// The segment that is written now.
+    pub fn current_segment(&self) -> Option<u64> {
+        self.current.as_ref().map(|c| c.number)
+    }
+
+    /// Ends the current segment; the next batch begins a new one.
+    pub fn roll(&mut self) {
+        self.retire();
+    }
+
+    /// Makes missing spares while there is space; says how many there are.
+    pub fn top_up(&mut self) -> usize {
+        while self.spares.len() < self.settings.spares {
+            let path = self.dir.join(spare_name(self.next_segment));
+            self.next_segment += 1;
+            let made = self.disk.create(&path).and_then(|f| f.allocate(self.settings.segment_bytes));
+            if made.is_err() {
+                let _ = self.disk.remove(&path);
+                break;
+            }
+            self.spares.push_back(path);
+        }
+        self.spares.len()
+    }
+
+    pub fn spares(&self) -> usize {
+        self.spares.len()
+    }
+
+    pub fn missing_spares(&self) -> bool {
+        self.spares.len() < self.settings.spares
+    }
+}
+
+fn spare_name(number: u64) -> String {
+    format!("{number:016x}.spare")
+}
+
+fn spare_number(name: &str) -> Option<u64> {
+    u64::from_str_radix(name.strip_suffix(".spare")?, 16).ok()
+}
+
+/// An encoded batch: headers, metas and small payloads lie in a scratch buffer, large payloads where they were.
+struct Parts {
+    pieces: Vec<Piece>,
+    offsets: Vec<u64>,
+    bytes: u64,
+}
+
+enum Piece {
+    Scratch(Range<usize>),
+    Payload(usize),
+}
+
+fn encode(batch: &[Outgoing<'_>], scratch: &mut Vec<u8>, number: u64, start: u64, first_sequence: u64) -> Parts {
+    scratch.clear();
+    let time = clock::wall();
+    let mut parts = Parts { pieces: Vec::new(), offsets: Vec::with_capacity(batch.len()), bytes: 0 };
+    let mut piece_start = 0;
+    for (i, record) in batch.iter().enumerate() {
+        let header = RecordHeader {
+            kind: record.kind,
+            flags: record.flags,
+            meta_len: record.meta.len() as u16,
+            payload_len: record.payload.len() as u32,
+            payload_crc: crc32c(record.payload),
+            sequence: first_sequence + i as u64,
+            synced_below: first_sequence,
+            time,
+        };
+        let offset = start + parts.bytes;
+        parts.offsets.push(offset);
+        parts.bytes += record.record_len();
+        header.encode(record.meta, number, offset, scratch);
+        if record.payload.len() <= COPY_BELOW {
+            scratch.extend_from_slice(record.payload);
+        } else {
+            parts.pieces.push(Piece::Scratch(piece_start..scratch.len()));
+            parts.pieces.push(Piece::Payload(i));
+            piece_start = scratch.len();
+        }
+    }
+    parts.pieces.push(Piece::Scratch(piece_start..scratch.len()));
+    parts
+}
+
+impl Parts {
+    fn write(&self, scratch: &[u8], batch: &[Outgoing<'_>], file: &dyn DiskFile, offset: u64) -> io::Result<()> {
+        let mut slices: Vec<IoSlice<'_>> = self
+            .pieces
+            .iter()
+            .map(|piece| match piece {
+                Piece::Scratch(range) => IoSlice::new(&scratch[range.clone()]),
+                Piece::Payload(i) => IoSlice::new(batch[*i].payload),
+            })
+            .collect();
+        write_all_at(file, &mut slices, offset)
+    }
+}

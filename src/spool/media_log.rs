@@ -1,0 +1,337 @@
+//! The media store: evidence fragments in segment files, looked up through the index.
+//!
+//! One thread writes. It gathers fragments for at most [`MediaSettings::sync_every`], writes them with one call, syncs
+//! them with one fdatasync, puts them into the index, and only then resolves their tickets. When the quota is reached or
+//! the disk refuses, it keeps what it has and tries again every second; the queue then fills, and the recorder gets
+//! [`Error::Full`] and writes a gap. Marks of delivery are always taken, since they make room.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    thread,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, watch};
+
+pub use super::object::{ObjectMeta, ObjectRef};
+use super::{
+    disk::{Disk, RealDisk},
+    error::Error,
+    index::Index,
+    journal::Health,
+    log::LogSettings,
+    media_recovery::{self, Opened},
+    media_writer::{Item, Work, Writer},
+    object::DeliveredMark,
+    queue::{Queue, Ticket},
+    recovery::Report,
+    scan::read_record,
+    segment::{MAX_PAYLOAD, Purpose, RECORD_HEADER, file_name},
+};
+use crate::{
+    district::{
+        clock::Utc,
+        evidence::{Gap, GapReason},
+        ids::{CameraId, IncidentId},
+    },
+    host::scope::Scope,
+};
+
+/// How many evictions may wait to be heard of. When they are not, nothing more is evicted.
+const EVICTIONS_WAITING: usize = 64;
+
+/// How the media store uses its directory.
+#[derive(Debug, Clone, Copy)]
+pub struct MediaSettings {
+    /// Size of a segment file in bytes: what is evicted at once. At most a sixteenth of the quota is used.
+    pub segment_bytes: u64,
+    /// Most bytes of all segments together.
+    pub quota: u64,
+    /// What must stay free on the file system, in bytes.
+    pub keep_free: u64,
+    /// Most bytes that may wait for the disk.
+    pub queue_bytes: u32,
+    /// Longest time a fragment is gathered before it is written and synced.
+    pub sync_every: Duration,
+}
+
+impl Default for MediaSettings {
+    fn default() -> Self {
+        Self {
+            segment_bytes: 64 << 20,
+            quota: 80 << 30,
+            keep_free: 2 << 30,
+            queue_bytes: 64 << 20,
+            sync_every: Duration::from_millis(200),
+        }
+    }
+}
+
+/// Objects that were removed to make room, or that are gone. To be written down as gaps.
+///
+/// Sent before the file is removed; after a crash in between it comes again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Evicted {
+    /// Whose evidence.
+    pub incident: IncidentId,
+    /// Whose pictures.
+    pub camera: CameraId,
+    /// From the beginning of the first to the end of the last object removed together.
+    pub gap: Gap,
+    /// The objects' names.
+    pub names: Vec<String>,
+    /// Whether headquarters had confirmed all of them. `false` only when segment files vanished.
+    pub delivered: bool,
+}
+
+/// Counts of the media store.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MediaStats {
+    /// Bytes of all segment files.
+    pub used_bytes: u64,
+    /// Segment files.
+    pub segments: u64,
+    /// Objects held.
+    pub objects: u64,
+    /// Of these, not confirmed by headquarters.
+    pub undelivered: u64,
+    /// Bytes that wait for the disk.
+    pub queued_bytes: u64,
+    /// Objects stored since opening.
+    pub stored: u64,
+    /// Segments evicted since opening.
+    pub evicted_segments: u64,
+}
+
+/// A handle on the media store; clones use the same one. Dropping the last one flushes it.
+#[derive(Clone)]
+pub struct MediaStore {
+    handle: Arc<Handle>,
+    scope: Scope,
+}
+
+struct Handle {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<thread::JoinHandle<()>>>,
+}
+
+/// What the handle and the writing thread share.
+pub(super) struct Shared {
+    pub disk: Arc<dyn Disk>,
+    pub dir: PathBuf,
+    pub queue: Queue<Work>,
+    pub index: RwLock<Arc<Index>>,
+    pub health: watch::Sender<Health>,
+    pub counts: Counts,
+}
+
+#[derive(Default)]
+pub(super) struct Counts {
+    pub used: AtomicU64,
+    pub segments: AtomicU64,
+    pub objects: AtomicU64,
+    pub undelivered: AtomicU64,
+    pub stored: AtomicU64,
+    pub evicted: AtomicU64,
+}
+
+impl Shared {
+    pub fn index(&self) -> Arc<Index> {
+        self.index.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl MediaStore {
+    /// Opens the store in `dir`, made if need be. Blocks while it recovers. Lookups run as blocking work of `scope`.
+    pub fn open(
+        dir: &Path,
+        settings: MediaSettings,
+        scope: &Scope,
+    ) -> Result<(Self, mpsc::Receiver<Vec<Evicted>>, Report), Error> {
+        Self::open_on(Arc::new(RealDisk), dir, settings, scope)
+    }
+
+    /// As [`MediaStore::open`], with segment files on another file layer. The index is always on the real one.
+    pub fn open_on(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        settings: MediaSettings,
+        scope: &Scope,
+    ) -> Result<(Self, mpsc::Receiver<Vec<Evicted>>, Report), Error> {
+        disk.create_dir(dir).map_err(Error::io("make the directory", dir))?;
+        let lock = disk.lock(dir).map_err(|e| match e.kind() {
+            std::io::ErrorKind::WouldBlock => Error::InUse(dir.to_owned()),
+            _ => Error::io("lock", dir)(e),
+        })?;
+        let segment_bytes = settings.segment_bytes.min((settings.quota / 16).max(1 << 20));
+        let log_settings = LogSettings { purpose: Purpose::Media, segment_bytes, spares: 0 };
+        let Opened { log, index, uses, gone, report } = media_recovery::open(disk.clone(), dir, log_settings)?;
+        let (health, _) = watch::channel(Health::Ok);
+        let shared = Arc::new(Shared {
+            disk,
+            dir: dir.to_owned(),
+            queue: Queue::new(settings.queue_bytes),
+            index: RwLock::new(Arc::new(index)),
+            health,
+            counts: Counts::default(),
+        });
+        let gone: Vec<Vec<Evicted>> = gone.iter().map(|objects| evicted(objects)).collect();
+        let (evictions, heard) = mpsc::channel(EVICTIONS_WAITING.max(gone.len()));
+        for parts in gone {
+            // The channel was made large enough.
+            let _ = evictions.try_send(parts);
+        }
+        let writer = Writer::new(log, uses, settings, shared.clone(), evictions);
+        let run = move || {
+            let _lock = lock;
+            writer.run();
+        };
+        let thread = thread::Builder::new()
+            .name("media-store".into())
+            .spawn(run)
+            .map_err(Error::io("start a thread for", dir))?;
+        let handle = Arc::new(Handle { shared, thread: Mutex::new(Some(thread)) });
+        Ok((Self { handle, scope: scope.clone() }, heard, report))
+    }
+
+    /// Stores an object; the ticket resolves when it is durable and in the index. Never waits: [`Error::Full`] when too
+    /// much waits for the disk already, and then the recorder writes a gap.
+    pub fn append(&self, meta: ObjectMeta, payload: Bytes) -> Result<Ticket<ObjectRef>, Error> {
+        if payload.len() > MAX_PAYLOAD {
+            return Err(Error::TooLarge { bytes: payload.len() as u64, limit: MAX_PAYLOAD as u64 });
+        }
+        let encoded = meta.encode()?;
+        let cost = (RECORD_HEADER + encoded.len() + payload.len()) as u64;
+        let (done, ticket) = Ticket::new();
+        let item = Item::Object { meta, payload, done };
+        self.handle.shared.queue.try_push(cost, Work { item, encoded, cost })?;
+        Ok(ticket)
+    }
+
+    /// Notes that headquarters has confirmed an object; the ticket resolves when that is durable.
+    pub fn delivered(&self, object: &ObjectRef) -> Result<Ticket, Error> {
+        let mark = DeliveredMark::of(&object.meta);
+        let encoded =
+            serde_json::to_vec(&mark).map_err(|e| Error::Index { doing: "write a mark", error: e.to_string() })?;
+        let (done, ticket) = Ticket::new();
+        // Not counted: there are never more marks under way than objects that were read.
+        let item = Item::Delivered { key: mark.key(), done };
+        self.handle.shared.queue.push_free(Work { item, encoded, cost: 0 })?;
+        Ok(ticket)
+    }
+
+    /// Objects not confirmed by headquarters: the newest incident first, then by rank of camera, then in order.
+    pub async fn pending(&self, limit: usize) -> Result<Vec<ObjectRef>, Error> {
+        self.look_up(move |shared| shared.index().pending(limit)).await
+    }
+
+    /// A camera's objects in an incident, in order.
+    pub async fn evidence(&self, incident: IncidentId, camera: &CameraId) -> Result<Vec<ObjectRef>, Error> {
+        let camera = camera.clone();
+        self.look_up(move |shared| shared.index().evidence(incident, &camera)).await
+    }
+
+    /// Incidents with objects, the oldest first.
+    pub async fn incidents(&self) -> Result<Vec<IncidentId>, Error> {
+        self.look_up(|shared| shared.index().incidents()).await
+    }
+
+    /// An object's bytes, checked. [`Error::Gone`] when it was evicted, [`Error::Damaged`] when the disk lost it.
+    pub async fn read(&self, object: &ObjectRef) -> Result<Bytes, Error> {
+        let object = object.clone();
+        self.look_up(move |shared| shared.read(&object)).await
+    }
+
+    /// Whether what is appended becomes durable; wakes on each change.
+    pub fn health(&self) -> watch::Receiver<Health> {
+        self.handle.shared.health.subscribe()
+    }
+
+    /// Counts.
+    pub fn stats(&self) -> MediaStats {
+        let counts = &self.handle.shared.counts;
+        MediaStats {
+            used_bytes: counts.used.load(Relaxed),
+            segments: counts.segments.load(Relaxed),
+            objects: counts.objects.load(Relaxed),
+            undelivered: counts.undelivered.load(Relaxed),
+            queued_bytes: self.handle.shared.queue.used(),
+            stored: counts.stored.load(Relaxed),
+            evicted_segments: counts.evicted.load(Relaxed),
+        }
+    }
+
+    /// Writes what is queued, then ends the thread and waits for it. What the disk still refuses is given up: those
+    /// tickets resolve to [`Error::Stopped`].
+    pub async fn close(&self) {
+        let handle = self.handle.clone();
+        let _ = self.scope.spawn_blocking("media store close", move || handle.close()).await;
+    }
+
+    async fn look_up<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Shared) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let shared = self.handle.shared.clone();
+        self.scope.spawn_blocking("media store", move || work(&shared)).await.unwrap_or(Err(Error::Stopped))
+    }
+}
+
+impl Shared {
+    fn read(&self, object: &ObjectRef) -> Result<Bytes, Error> {
+        // It may have been moved since the reference was made, or be gone.
+        let current = self.index().get(&object.meta.key())?.ok_or_else(|| Error::Gone(object.to_string()))?;
+        let at = current.at;
+        let path = self.dir.join(file_name(at.segment));
+        let file = self.disk.open(&path).map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => Error::Gone(object.to_string()),
+            _ => Error::io("open", &path)(e),
+        })?;
+        match read_record(&*file, at.segment, at.offset).map_err(Error::io("read", &path))? {
+            Ok(record) if record.header.sequence == at.sequence => Ok(record.payload),
+            Ok(_) => Err(Error::Damaged { path, offset: at.offset, why: "another record is there" }),
+            Err(why) => Err(Error::Damaged { path, offset: at.offset, why }),
+        }
+    }
+}
+
+impl Handle {
+    fn close(&self) {
+        self.shared.queue.close();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// Objects removed together, camera by camera.
+pub(super) fn evicted(objects: &[ObjectRef]) -> Vec<Evicted> {
+    let mut by_camera: BTreeMap<(IncidentId, &CameraId), Vec<&ObjectRef>> = BTreeMap::new();
+    for object in objects {
+        by_camera.entry((object.meta.incident, &object.meta.camera)).or_default().push(object);
+    }
+    let part = |((incident, camera), objects): ((IncidentId, &CameraId), Vec<&ObjectRef>)| {
+        // An init segment is no interval.
+        let fragments = objects.iter().filter(|o| o.meta.from < o.meta.to);
+        let (from, to) = fragments.fold((None::<Utc>, None::<Utc>), |(from, to), o| {
+            (Some(from.map_or(o.meta.from, |f| f.min(o.meta.from))), to.max(Some(o.meta.to)))
+        });
+        let gap = Gap { from: from.unwrap_or_default(), to: to.unwrap_or_default(), reason: GapReason::Evicted };
+        let names = objects.iter().map(|o| o.meta.name.clone()).collect();
+        Evicted { incident, camera: camera.clone(), gap, names, delivered: objects.iter().all(|o| o.delivered) }
+    };
+    by_camera.into_iter().map(part).collect()
+}

@@ -1,0 +1,289 @@
+//! The thread that writes the media store.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, PoisonError, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use super::{
+    error::Error,
+    index::{Change, Sealed},
+    journal::Health,
+    log::{Log, Outgoing, Placed},
+    media_log::{Evicted, MediaSettings, Shared, evicted},
+    media_recovery::{DELIVERED, OBJECT, rebuild},
+    object::{At, ObjectMeta, ObjectRef},
+    queue::Done,
+    retention::{Pressure, SegmentUse, decide},
+    segment::{FIRST, LAST, SEGMENT_HEADER},
+};
+use crate::{district::clock::Mono, host::clock};
+
+/// How long after a refusal the disk is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+/// How often the index is flushed; it can be made again, so this only shortens the next start.
+const FLUSH_INDEX: Duration = Duration::from_secs(10);
+
+/// Something for the thread to do.
+pub(super) struct Work {
+    pub item: Item,
+    /// Meta as it stands in the log.
+    pub encoded: Vec<u8>,
+    /// What it counts in the queue.
+    pub cost: u64,
+}
+
+pub(super) enum Item {
+    Object { meta: ObjectMeta, payload: Bytes, done: Done<ObjectRef> },
+    Delivered { key: Vec<u8>, done: Done<()> },
+}
+
+impl Work {
+    fn outgoing(&self) -> Outgoing<'_> {
+        let (kind, payload): (u8, &[u8]) = match &self.item {
+            Item::Object { payload, .. } => (OBJECT, payload),
+            Item::Delivered { .. } => (DELIVERED, &[]),
+        };
+        Outgoing { kind, flags: FIRST | LAST, meta: &self.encoded, payload }
+    }
+
+    fn change(&self, at: At) -> Change {
+        match &self.item {
+            Item::Object { meta, .. } => Change::Stored(ObjectRef { meta: meta.clone(), delivered: false, at }),
+            Item::Delivered { key, .. } => Change::Delivered(key.clone()),
+        }
+    }
+}
+
+pub(super) struct Writer {
+    log: Log,
+    uses: BTreeMap<u64, SegmentUse>,
+    settings: MediaSettings,
+    shared: Arc<Shared>,
+    evictions: mpsc::Sender<Vec<Evicted>>,
+    flushed: Mono,
+}
+
+impl Writer {
+    pub fn new(
+        log: Log,
+        uses: BTreeMap<u64, SegmentUse>,
+        settings: MediaSettings,
+        shared: Arc<Shared>,
+        evictions: mpsc::Sender<Vec<Evicted>>,
+    ) -> Self {
+        Self { log, uses, settings, shared, evictions, flushed: clock::mono() }
+    }
+
+    pub fn run(mut self) {
+        self.publish();
+        let mut held: VecDeque<Work> = VecDeque::new();
+        let mut failing = None;
+        loop {
+            if held.is_empty() {
+                held = self.shared.queue.take(RETRY);
+            }
+            if !held.is_empty() {
+                self.shared.queue.gather(self.settings.sync_every);
+            }
+            held.extend(self.shared.queue.take(Duration::ZERO));
+            let closed = self.shared.queue.is_closed();
+            if held.is_empty() && closed {
+                break;
+            }
+            let refused = self.store(&mut held);
+            self.report(refused.as_ref(), &mut failing);
+            if refused.is_some() {
+                if closed {
+                    break;
+                }
+                self.shared.queue.pause(RETRY);
+            }
+            self.tidy();
+        }
+        self.log.roll();
+        if let Err(error) = self.shared.index().flush() {
+            tracing::warn!(%error, "the index is not flushed");
+        }
+    }
+
+    /// Stores what it can; `held` keeps what it could not, and the error says why.
+    fn store(&mut self, held: &mut VecDeque<Work>) -> Option<Error> {
+        let need: u64 = held.iter().map(|w| w.outgoing().record_len()).sum();
+        let objects = held.iter().any(|w| matches!(w.item, Item::Object { .. }));
+        let short = if objects { self.make_room(need) } else { None };
+        let now: VecDeque<Work> = match &short {
+            None => std::mem::take(held),
+            Some(_) => {
+                let (marks, objects) = held.drain(..).partition(|w| matches!(w.item, Item::Delivered { .. }));
+                *held = objects;
+                marks
+            }
+        };
+        if now.is_empty() {
+            return short;
+        }
+        match self.commit(&now) {
+            Ok(places) => {
+                self.resolve(now, &places);
+                short
+            }
+            Err(error) => {
+                // The log wants the very same batch first; what was held back comes after it.
+                let rest = std::mem::replace(held, now);
+                held.extend(rest);
+                Some(error)
+            }
+        }
+    }
+
+    fn commit(&mut self, work: &VecDeque<Work>) -> Result<Vec<At>, Error> {
+        let before = self.log.current_segment();
+        let batch: Vec<Outgoing<'_>> = work.iter().map(Work::outgoing).collect();
+        let placed = self.log.commit(&batch)?;
+        let places = places(&placed);
+        let changes: Vec<Change> = work.iter().zip(&places).map(|(w, at)| w.change(*at)).collect();
+        self.grow(&placed, batch.iter().map(Outgoing::record_len).sum());
+        self.index(&changes)?;
+        if let Some(old) = before.filter(|old| *old != placed.segment)
+            && let Some(held) = self.uses.get(&old)
+        {
+            let sealed = Sealed { bytes: held.bytes, objects: held.objects };
+            if let Err(error) = self.shared.index().seal(old, sealed) {
+                tracing::warn!(%error, "a segment will be read again at the next start");
+            }
+        }
+        Ok(places)
+    }
+
+    fn grow(&mut self, placed: &Placed, bytes: u64) {
+        let number = placed.segment;
+        let held = self.uses.entry(number).or_insert(SegmentUse { number, ..SegmentUse::default() });
+        held.bytes = held.bytes.max(SEGMENT_HEADER) + bytes;
+    }
+
+    /// Puts into the index what is durable. An index that refuses is set aside and built anew from the log.
+    fn index(&mut self, changes: &[Change]) -> Result<(), Error> {
+        let Err(error) = self.shared.index().apply(changes, &mut self.uses) else { return Ok(()) };
+        tracing::error!(%error, "the index refuses");
+        let (index, uses) = rebuild(&self.shared.disk, &self.shared.dir, &error.to_string())?;
+        self.uses = uses;
+        *self.shared.index.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(index);
+        Ok(())
+    }
+
+    fn resolve(&mut self, work: VecDeque<Work>, places: &[At]) {
+        let mut cost = 0;
+        for (work, at) in work.into_iter().zip(places) {
+            cost += work.cost;
+            match work.item {
+                Item::Object { meta, done, .. } => {
+                    self.shared.counts.stored.fetch_add(1, Relaxed);
+                    let _ = done.send(Ok(ObjectRef { meta, delivered: false, at: *at }));
+                }
+                Item::Delivered { done, .. } => drop(done.send(Ok(()))),
+            }
+        }
+        self.shared.queue.release(cost);
+        self.publish();
+    }
+
+    /// Evicts until `need` bytes fit; the reason when they do not.
+    fn make_room(&mut self, need: u64) -> Option<Error> {
+        let current = self.log.current_segment();
+        let free = match self.shared.disk.free(&self.shared.dir) {
+            Ok(free) => free,
+            Err(e) => return Some(Error::io("ask for the free space of", &self.shared.dir)(e)),
+        };
+        let used = self.uses.values().map(|u| u.bytes).sum();
+        let MediaSettings { quota, keep_free, .. } = self.settings;
+        let segments: Vec<SegmentUse> = self.uses.values().filter(|u| Some(u.number) != current).copied().collect();
+        let decision = decide(&segments, Pressure { used, quota, free, keep_free, need });
+        for number in decision.evict {
+            if let Err(error) = self.evict(number) {
+                return Some(error);
+            }
+        }
+        if decision.short == 0 {
+            return None;
+        }
+        // Everything in the segment that is being written may be delivered: then it can go next time.
+        let done = |u: &&SegmentUse| Some(u.number) == current && u.undelivered == 0 && u.objects > 0;
+        if self.uses.values().any(|u| done(&u)) {
+            self.log.roll();
+        }
+        Some(Error::Full { queued: used + need, limit: quota.min(used.saturating_add(free.saturating_sub(keep_free))) })
+    }
+
+    fn evict(&mut self, number: u64) -> Result<(), Error> {
+        let index = self.shared.index();
+        let parts = evicted(&index.objects_in(number)?);
+        if !parts.is_empty() {
+            // An eviction that nobody would hear of does not happen.
+            let waiting = Error::Full {
+                queued: self.evictions.max_capacity() as u64,
+                limit: self.evictions.max_capacity() as u64,
+            };
+            let permit = self.evictions.try_reserve().map_err(|_| waiting)?;
+            permit.send(parts);
+        }
+        self.log.remove(number)?;
+        index.forget(number)?;
+        self.uses.remove(&number);
+        self.shared.counts.evicted.fetch_add(1, Relaxed);
+        tracing::info!(segment = number, "delivered evidence removed to make room");
+        Ok(())
+    }
+
+    fn report(&self, refused: Option<&Error>, failing: &mut Option<Mono>) {
+        let next = match refused {
+            None => {
+                *failing = None;
+                Health::Ok
+            }
+            Some(error) => {
+                let since = *failing.get_or_insert_with(clock::mono);
+                Health::Failing { since, error: error.to_string() }
+            }
+        };
+        self.shared.health.send_if_modified(|health| {
+            let changed = *health != next;
+            if changed {
+                tracing::info!(health = ?next, "media store");
+                *health = next;
+            }
+            changed
+        });
+    }
+
+    fn tidy(&mut self) {
+        if clock::mono().since(self.flushed) >= FLUSH_INDEX {
+            self.flushed = clock::mono();
+            if let Err(error) = self.shared.index().flush() {
+                tracing::warn!(%error, "the index is not flushed");
+            }
+        }
+    }
+
+    fn publish(&self) {
+        let counts = &self.shared.counts;
+        let sum = |of: fn(&SegmentUse) -> u64| self.uses.values().map(of).sum::<u64>();
+        counts.used.store(sum(|u| u.bytes), Relaxed);
+        counts.objects.store(sum(|u| u.objects), Relaxed);
+        counts.undelivered.store(sum(|u| u.undelivered), Relaxed);
+        counts.segments.store(self.uses.len() as u64, Relaxed);
+    }
+}
+
+fn places(placed: &Placed) -> Vec<At> {
+    let at = |(i, offset): (usize, &u64)| At {
+        segment: placed.segment,
+        offset: *offset,
+        sequence: placed.first_sequence + i as u64,
+    };
+    placed.offsets.iter().enumerate().map(at).collect()
+}

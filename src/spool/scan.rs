@@ -1,0 +1,194 @@
+//! Reads a segment file: every sound record, and every stretch that is not one.
+
+use std::io;
+
+use bytes::Bytes;
+use crc32c::crc32c;
+
+use super::{
+    disk::{DiskFile, read_up_to},
+    segment::{Located, RECORD_HEADER, RECORD_MAGIC, RecordHeader, SEGMENT_HEADER, SegmentHeader},
+};
+
+/// How much of a segment to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Depth {
+    /// Headers and meta only; payloads are checked when they are read.
+    Headers,
+    /// Payloads too, checked and kept.
+    Payloads,
+}
+
+/// A stretch of a segment that is no sound record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    /// Its first byte.
+    pub from: u64,
+    /// The byte after its last.
+    pub to: u64,
+    /// What does not fit.
+    pub why: &'static str,
+}
+
+/// What is in a segment.
+#[derive(Debug, Default)]
+pub(super) struct Scanned {
+    pub records: Vec<Located>,
+    pub damage: Vec<Damage>,
+    /// Length of the file.
+    pub bytes: u64,
+}
+
+/// The segment header of a file, `None` when it has none that is sound.
+pub(super) fn read_header(file: &dyn DiskFile) -> io::Result<Option<SegmentHeader>> {
+    let mut head = [0; SEGMENT_HEADER as usize];
+    let n = read_up_to(file, &mut head, 0)?;
+    Ok(SegmentHeader::decode(&head[..n]))
+}
+
+/// Reads a whole segment. Damage is skipped to the next sound record; unreadable blocks count as damage.
+pub(super) fn scan(file: &dyn DiskFile, number: u64, depth: Depth) -> io::Result<Scanned> {
+    let bytes = file.len()?;
+    let mut found = Scanned { bytes, ..Scanned::default() };
+    let window = if depth == Depth::Payloads { 256 << 10 } else { 4 << 10 };
+    let mut window = Window { file, bytes, start: 0, data: Vec::new(), size: window };
+    let mut offset = SEGMENT_HEADER;
+    let mut last = None;
+    while offset < bytes {
+        match record_at(&mut window, number, offset, depth) {
+            Ok(record) if last.is_none_or(|s| record.header.sequence > s) => {
+                last = Some(record.header.sequence);
+                offset = record.end();
+                found.records.push(record);
+            }
+            Ok(record) => {
+                found.damage.push(Damage { from: offset, to: record.end(), why: "its sequence goes back" });
+                offset = record.end();
+            }
+            Err(bad) => {
+                let to = bad.next.unwrap_or_else(|| resync(&mut window, number, offset + 1));
+                found.damage.push(Damage { from: offset, to, why: bad.why });
+                offset = to;
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The record that an index says is at `offset`, payload included and checked.
+pub(super) fn read_record(file: &dyn DiskFile, number: u64, offset: u64) -> io::Result<Result<Located, &'static str>> {
+    let bytes = file.len()?;
+    let mut window = Window { file, bytes, start: 0, data: Vec::new(), size: 4 << 10 };
+    Ok(record_at(&mut window, number, offset, Depth::Payloads).map_err(|bad| bad.why))
+}
+
+struct Bad {
+    why: &'static str,
+    /// Where the next record begins, when that is known.
+    next: Option<u64>,
+}
+
+fn record_at(window: &mut Window<'_>, number: u64, offset: u64, depth: Depth) -> Result<Located, Bad> {
+    let bad = |why| Bad { why, next: None };
+    let fixed = window.get(offset, RECORD_HEADER).ok_or(bad("the header is cut off or unreadable"))?;
+    let header = RecordHeader::parse(fixed).ok_or(bad("no record header"))?;
+    let head_len = RECORD_HEADER + usize::from(header.meta_len);
+    let head = window.get(offset, head_len).ok_or(bad("the header is cut off or unreadable"))?;
+    if !RecordHeader::is_sound(head, number, offset) {
+        return Err(bad("the header's checksum does not fit"));
+    }
+    let meta = Bytes::copy_from_slice(&head[RECORD_HEADER..]);
+    let mut record = Located { header, offset, meta, payload: Bytes::new() };
+    if record.end() > window.bytes {
+        return Err(bad("the payload is cut off"));
+    }
+    if depth == Depth::Payloads {
+        let next = Some(record.end());
+        let len = header.payload_len as usize;
+        let payload = window.take(offset + head_len as u64, len);
+        let payload = payload.ok_or(Bad { why: "the payload is unreadable", next })?;
+        if crc32c(&payload) != header.payload_crc {
+            return Err(Bad { why: "the payload's checksum does not fit", next });
+        }
+        record.payload = payload;
+    }
+    Ok(record)
+}
+
+/// The next offset, from `offset` on, where a sound record begins; the end of the file when there is none.
+fn resync(window: &mut Window<'_>, number: u64, mut offset: u64) -> u64 {
+    const STEP: usize = 4 << 10;
+    while offset + (RECORD_HEADER as u64) <= window.bytes {
+        let len = STEP.min((window.bytes - offset) as usize);
+        let Some(chunk) = window.get(offset, len) else {
+            // An unreadable block.
+            offset = (offset / STEP as u64 + 1) * STEP as u64;
+            continue;
+        };
+        let candidates: Vec<usize> =
+            chunk.windows(4).enumerate().filter(|(_, w)| *w == RECORD_MAGIC).map(|(i, _)| i).collect();
+        for at in candidates {
+            if record_at(window, number, offset + at as u64, Depth::Headers).is_ok() {
+                return offset + at as u64;
+            }
+        }
+        // The magic may lie across the step.
+        offset += (len as u64).saturating_sub(3).max(1);
+    }
+    window.bytes
+}
+
+/// A sliding buffer over a file.
+struct Window<'a> {
+    file: &'a dyn DiskFile,
+    bytes: u64,
+    start: u64,
+    data: Vec<u8>,
+    size: usize,
+}
+
+impl Window<'_> {
+    /// `len` bytes at `offset`; `None` past the end of the file or where it cannot be read.
+    fn get(&mut self, offset: u64, len: usize) -> Option<&[u8]> {
+        if offset.checked_add(len as u64)? > self.bytes {
+            return None;
+        }
+        let held = offset >= self.start && offset + len as u64 <= self.start + self.data.len() as u64;
+        if !held {
+            // A whole window where that is readable, else only what is asked for: a bad block further on must not
+            // hide the record before it.
+            let read = self.fill(offset, self.size.max(len)) || self.fill(offset, len);
+            if !read || self.data.len() < len {
+                self.data.clear();
+                return None;
+            }
+        }
+        let at = (offset - self.start) as usize;
+        self.data.get(at..at + len)
+    }
+
+    /// As [`Self::get`], as bytes of their own.
+    fn take(&mut self, offset: u64, len: usize) -> Option<Bytes> {
+        if len <= self.size {
+            return self.get(offset, len).map(Bytes::copy_from_slice);
+        }
+        let mut buf = vec![0; len];
+        let n = read_up_to(self.file, &mut buf, offset).ok()?;
+        (n == len).then(|| buf.into())
+    }
+
+    fn fill(&mut self, offset: u64, len: usize) -> bool {
+        self.data.resize(len, 0);
+        self.start = offset;
+        match read_up_to(self.file, &mut self.data, offset) {
+            Ok(n) => {
+                self.data.truncate(n);
+                true
+            }
+            Err(_) => {
+                self.data.clear();
+                false
+            }
+        }
+    }
+}
