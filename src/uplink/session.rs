@@ -10,7 +10,7 @@ use super::{
     events::{Address, Aside, Event, MAX_COMMAND, Settings, Shared},
     lanes::{Document, Lane, Tag, Ticket},
     link::{Backhaul, Link},
-    mqtt,
+    mqtt, tls,
 };
 use crate::{district::clock::Mono, host::clock};
 
@@ -165,8 +165,7 @@ impl Task {
         let Some(address) = self.settings.addresses.get(self.link.address()).cloned() else {
             return Err(Broken::line("headquarters has no address".into()));
         };
-        let (client, eventloop) =
-            mqtt::open(&self.settings, &address).map_err(|e| Broken::line(format!("{address}: {e}")))?;
+        let (client, eventloop) = mqtt::open(&self.settings, &address);
         let mut packets = pin!(mqtt::packets(eventloop));
         let mut wire = Wire::new(address, clock::mono());
         loop {
