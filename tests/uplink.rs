@@ -1,5 +1,8 @@
 //! The way to headquarters against real peers: mosquitto, mosquitto_sub, openssl's certificates, a directory, moto's S3.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on should say so and end")]
+#![allow(clippy::disallowed_methods, reason = "real peers live in real time")]
+
 mod support;
 
 use std::{
