@@ -10,7 +10,9 @@ pub mod lanes;
 pub mod link;
 mod mqtt;
 pub mod objects;
+mod outbox;
 mod session;
 pub mod tls;
+mod wire;
 
 pub use error::Error;

@@ -14,7 +14,6 @@ use rumqttc::{
 use super::{
     events::{Address, Settings},
     lanes::MAX_PAYLOAD,
-    tls,
 };
 
 /// Largest packet that is read, in bytes. A larger one ends the connection.
@@ -24,8 +23,9 @@ const MAX_HEADER: usize = 70 * 1024;
 /// rumqttc gives up a write that takes longer than this. Our own deadline comes first.
 const FLUSH: Duration = Duration::from_secs(120);
 
-/// A client for one connection. Nothing is connected before the event loop is polled.
-pub(super) fn open(settings: &Settings, address: &Address) -> Result<(AsyncClient, EventLoop), super::Error> {
+/// A client for one connection; for an address with TLS, `tls_roots` must be there. Nothing is connected before the
+/// event loop is polled.
+pub(super) fn open(settings: &Settings, address: &Address) -> (AsyncClient, EventLoop) {
     let mut options = MqttOptions::new(settings.client_id.clone(), address.host.clone(), address.port);
     let window = settings.window.max(1);
     options
@@ -43,12 +43,8 @@ pub(super) fn open(settings: &Settings, address: &Address) -> Result<(AsyncClien
     if let Some((user, password)) = &settings.login {
         options.set_credentials(user.clone(), password.reveal());
     }
-    if address.tls {
-        let config = match &settings.tls_roots {
-            Some(config) => config.clone(),
-            None => tls::client_config(None, None)?,
-        };
-        options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(config)));
+    if let Some(config) = settings.tls_roots.as_ref().filter(|_| address.tls) {
+        options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(config.clone())));
     }
     // Room for the whole window, the subscription and the farewell: `try_publish` never finds it full.
     let (client, mut eventloop) = AsyncClient::new(options, usize::from(window) + 8);
@@ -56,7 +52,7 @@ pub(super) fn open(settings: &Settings, address: &Address) -> Result<(AsyncClien
     network.set_tcp_nodelay(true);
     network.set_connection_timeout(FLUSH.as_secs());
     eventloop.set_network_options(network);
-    Ok((client, eventloop))
+    (client, eventloop)
 }
 
 /// What happens on the connection.

@@ -5,7 +5,7 @@
 //! it against the SHA-256 that the request is signed with. Nothing is retried in here: whoever uploads decides by
 //! [`PutError`], with [`super::link::Link`] for the pace.
 
-use std::{error::Error as StdError, io::ErrorKind, path::PathBuf, sync::Arc, time::Duration};
+use std::{error::Error as StdError, future::Future, io::ErrorKind, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use object_store::{
@@ -190,28 +190,36 @@ impl Store {
     pub async fn put(&self, name: &str, bytes: Bytes) -> Result<(), PutError> {
         let path = parse(name)?;
         let size = bytes.len() as u64;
-        self.within(name, size, async |store| store.put(&path, bytes.into()).await.map(drop)).await
+        let work = async {
+            let store = self.store(name).await?;
+            store.put(&path, bytes.into()).await.map(drop).map_err(|error| classify(name, &error))
+        };
+        self.within(name, size, work).await
     }
 
     /// Reads an object back, whole. None: there is none of this name, or not even a bucket.
     pub async fn get(&self, name: &str) -> Result<Option<Bytes>, PutError> {
         let path = parse(name)?;
         let Some(size) = self.head(name).await? else { return Ok(None) };
-        self.within(name, size, async |store| match store.get(&path).await {
-            Ok(found) => found.bytes().await.map(Some),
-            Err(error) => none_if_missing(error),
-        })
-        .await
+        let work = async {
+            match self.store(name).await?.get(&path).await {
+                Ok(found) => found.bytes().await.map(Some).map_err(|error| classify(name, &error)),
+                Err(error) => none_if_missing(name, &error),
+            }
+        };
+        self.within(name, size, work).await
     }
 
     /// The size in bytes of an object at headquarters. None: there is none of this name, or not even a bucket.
     pub async fn head(&self, name: &str) -> Result<Option<u64>, PutError> {
         let path = parse(name)?;
-        self.within(name, 0, async |store| match store.head(&path).await {
-            Ok(found) => Ok(Some(found.size)),
-            Err(error) => none_if_missing(error),
-        })
-        .await
+        let work = async {
+            match self.store(name).await?.head(&path).await {
+                Ok(found) => Ok(Some(found.size)),
+                Err(error) => none_if_missing(name, &error),
+            }
+        };
+        self.within(name, 0, work).await
     }
 
     /// Does one thing with the store, within the deadline for so many bytes.
@@ -219,28 +227,23 @@ impl Store {
         &self,
         name: &str,
         bytes: u64,
-        work: impl AsyncFnOnce(Arc<dyn ObjectStore>) -> Result<T, object_store::Error>,
+        work: impl Future<Output = Result<T, PutError>>,
     ) -> Result<T, PutError> {
         let deadline = self.patience + Duration::from_secs(bytes / SLOW_LINE);
-        let work = async {
-            let store = self.store().await.map_err(|why| PutError::Misconfigured { name: name.to_owned(), why })?;
-            work(store).await.map_err(|error| classify(name, &error))
-        };
-        match tokio::time::timeout(deadline, work).await {
-            Ok(done) => done,
-            Err(_) => {
-                let why = format!("{} did not answer within {deadline:?}", self.url);
-                Err(PutError::Later { name: name.to_owned(), why })
-            }
-        }
+        tokio::time::timeout(deadline, work).await.unwrap_or_else(|_| {
+            let why = format!("{} did not answer within {deadline:?}", self.url);
+            Err(PutError::Later { name: name.to_owned(), why })
+        })
     }
 
-    async fn store(&self) -> Result<Arc<dyn ObjectStore>, String> {
+    async fn store(&self, name: &str) -> Result<Arc<dyn ObjectStore>, PutError> {
         match &self.kind {
             Kind::S3(store) => Ok(store.clone()),
             Kind::Directory(dir) => {
-                let missing =
-                    |why: String| format!("the directory {} is not there ({why}); is it mounted?", dir.display());
+                let missing = |why: String| PutError::Misconfigured {
+                    name: name.to_owned(),
+                    why: format!("the directory {} is not there ({why}); is it mounted?", dir.display()),
+                };
                 let found = tokio::fs::metadata(dir).await.map_err(|error| missing(error.to_string()))?;
                 if !found.is_dir() {
                     return Err(missing("something else is".into()));
@@ -260,8 +263,8 @@ fn parse(name: &str) -> Result<Path, PutError> {
     }
 }
 
-fn none_if_missing<T>(error: object_store::Error) -> Result<Option<T>, object_store::Error> {
-    if matches!(error, object_store::Error::NotFound { .. }) { Ok(None) } else { Err(error) }
+fn none_if_missing<T>(name: &str, error: &object_store::Error) -> Result<Option<T>, PutError> {
+    if matches!(error, object_store::Error::NotFound { .. }) { Ok(None) } else { Err(classify(name, error)) }
 }
 
 /// What an error of the store means for the upload. By kinds; what is not known to be final is tried again.

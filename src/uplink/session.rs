@@ -1,16 +1,19 @@
 //! The task behind [`super::events`]: one connection after the other, each served in one loop.
 
-use std::{collections::VecDeque, future::Future, pin::Pin, pin::pin, sync::Arc, time::Duration};
+use std::{future::Future, pin::Pin, pin::pin, sync::Arc, time::Duration};
 
 use futures::{FutureExt, StreamExt};
 use rumqttc::{AsyncClient, Incoming, Outgoing, Packet, QoS, SubscribeReasonCode};
 use tokio::sync::mpsc;
 
 use super::{
-    events::{Address, Aside, Event, MAX_COMMAND, Settings, Shared},
+    events::{Aside, Event, MAX_COMMAND, Settings, Shared},
     lanes::{Document, Lane, Tag, Ticket},
     link::{Backhaul, Link},
     mqtt,
+    outbox::Outbox,
+    tls,
+    wire::Wire,
 };
 use crate::{district::clock::Mono, host::clock};
 
@@ -19,10 +22,6 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// After a packet that is too large to read, commands are not subscribed to for so long: a broker that retains such a
 /// packet would otherwise end every connection.
 const DEAF: Duration = Duration::from_secs(300);
-/// Bytes in flight that add a second to the patience.
-const SLOW_LINE: u64 = 8 * 1024;
-/// A document suspected of breaking connections is sent on one that has held for so long.
-const SUSPECTS_AFTER: Duration = Duration::from_secs(10);
 /// With nothing else to wait for, look again after this.
 const IDLE: Duration = Duration::from_secs(3600);
 
@@ -39,7 +38,7 @@ pub(super) async fn run(
     }
     let link = Link::new(settings.addresses.len(), fastrand::u64(..), clock::mono());
     let width = usize::from(settings.window.max(1));
-    let outbox = Outbox { events, queue: VecDeque::new() };
+    let outbox = Outbox::new(events);
     let told = vec![None; settings.addresses.len()];
     let mut task =
         Task { settings, shared, outbox, link, width, told, deaf_until: None, backhaul: None, stopped: false };
@@ -88,58 +87,6 @@ struct Task {
     stopped: bool,
 }
 
-/// What is going on on one connection.
-struct Wire {
-    address: Address,
-    connected: bool,
-    /// Since when the broker answers.
-    proven: Option<Mono>,
-    /// Handed to rumqttc, which takes them in this order; no packet id yet.
-    handed: VecDeque<Ticket>,
-    /// On the wire, with their packet ids, oldest first.
-    unacked: VecDeque<(u16, Ticket)>,
-    subscribing: bool,
-    pinging: bool,
-    /// When something came back last, or when something was sent first after a silence.
-    progress: Mono,
-    /// Shutdown: when to give up.
-    closing: Option<Mono>,
-    leaving: bool,
-}
-
-impl Wire {
-    fn new(address: Address, now: Mono) -> Self {
-        Self {
-            address,
-            connected: false,
-            proven: None,
-            handed: VecDeque::new(),
-            unacked: VecDeque::new(),
-            subscribing: false,
-            pinging: false,
-            progress: now,
-            closing: None,
-            leaving: false,
-        }
-    }
-
-    fn outstanding(&self) -> bool {
-        self.subscribing || self.pinging || !self.handed.is_empty() || !self.unacked.is_empty()
-    }
-
-    /// From when on suspected documents are sent.
-    fn suspects_at(&self) -> Option<Mono> {
-        self.proven.map(|since| since + SUSPECTS_AFTER)
-    }
-
-    /// Something is about to be sent.
-    fn sending(&mut self, now: Mono) {
-        if !self.outstanding() {
-            self.progress = now;
-        }
-    }
-}
-
 impl Task {
     /// Waits until the next attempt is due.
     async fn wait(&mut self, mut stopping: Pin<&mut impl Future<Output = ()>>) -> Next {
@@ -165,15 +112,17 @@ impl Task {
         let Some(address) = self.settings.addresses.get(self.link.address()).cloned() else {
             return Err(Broken::line("headquarters has no address".into()));
         };
-        let (client, eventloop) =
-            mqtt::open(&self.settings, &address).map_err(|e| Broken::line(format!("{address}: {e}")))?;
+        if address.tls && self.settings.tls_roots.is_none() {
+            let system = tls::client_config(None, None).map_err(|e| Broken::line(format!("{address}: {e}")))?;
+            self.settings.tls_roots = Some(system);
+        }
+        let (client, eventloop) = mqtt::open(&self.settings, &address);
         let mut packets = pin!(mqtt::packets(eventloop));
         let mut wire = Wire::new(address, clock::mono());
         loop {
             self.tell_state();
-            if !self.outbox.has_room() {
-                wire.progress = clock::mono();
-            } else if wire.connected {
+            wire.pause(!self.outbox.has_room(), clock::mono());
+            if wire.connected && !wire.paused {
                 self.send(&client, &mut wire)?;
             }
             let due = self.due(&wire);
@@ -187,7 +136,8 @@ impl Task {
                     wire.closing = Some(clock::mono() + FAREWELL);
                     self.offer_farewell();
                 }
-                packet = packets.next(), if self.outbox.has_room() => match packet {
+                () = self.outbox.flush_one(), if !self.outbox.is_empty() => {}
+                packet = packets.next(), if !wire.paused => match packet {
                     Some(Ok(packet)) => {
                         if self.happened(packet, &client, &mut wire)? == Next::Stop {
                             return Ok(());
@@ -202,7 +152,6 @@ impl Task {
                         return Ok(());
                     }
                 }
-                () = self.outbox.flush_one(), if !self.outbox.is_empty() => {}
             }
         }
     }
@@ -353,14 +302,8 @@ impl Task {
             .fold(now + IDLE, Mono::min)
     }
 
-    /// When the connection counts as dead, if nothing comes back before.
     fn stalled_at(&self, wire: &Wire) -> Option<Mono> {
-        if !wire.connected {
-            return Some(wire.progress + self.settings.connect_timeout);
-        }
-        let bytes = self.shared.lock().lanes.flying_bytes() as u64;
-        let slow = Duration::from_secs(bytes / SLOW_LINE);
-        wire.outstanding().then(|| wire.progress + self.settings.patience + slow)
+        wire.stalled_at(&self.settings, self.shared.lock().lanes.flying_bytes())
     }
 
     fn overdue(&mut self, client: &AsyncClient, wire: &mut Wire) -> Result<Next, Broken> {
@@ -448,47 +391,6 @@ impl Task {
         if self.backhaul != Some(state) {
             self.backhaul = Some(state);
             self.outbox.push(Event::Backhaul { state, now: clock::now() });
-        }
-    }
-}
-
-/// Events on their way to the reader.
-///
-/// When the reader's channel is full they wait here, in order. From [`Outbox::ROOM`] on nothing more is read from the
-/// broker or sent to it, so the queue grows only by what one packet, or a failure not told before, adds.
-struct Outbox {
-    events: mpsc::Sender<Event>,
-    queue: VecDeque<Event>,
-}
-
-impl Outbox {
-    const ROOM: usize = 256;
-
-    fn push(&mut self, event: Event) {
-        if !self.queue.is_empty() {
-            self.queue.push_back(event);
-        } else if let Err(mpsc::error::TrySendError::Full(event)) = self.events.try_send(event) {
-            self.queue.push_back(event);
-        }
-    }
-
-    fn has_room(&self) -> bool {
-        self.queue.len() < Self::ROOM
-    }
-
-    fn is_empty(&self) -> bool {
-        self.queue.is_empty()
-    }
-
-    /// Waits for room in the reader's channel. Safe to cancel.
-    async fn flush_one(&mut self) {
-        match self.events.reserve().await {
-            Ok(permit) => {
-                if let Some(event) = self.queue.pop_front() {
-                    permit.send(event);
-                }
-            }
-            Err(_) => self.queue.clear(),
         }
     }
 }
