@@ -33,14 +33,15 @@ pub(super) async fn list(State(api): State<Api>, Query(query): Query<ListQuery>)
     let after = query.after.as_deref().map(parse).transpose()?;
     let incidents = api.gateway.board().incidents(after, limit);
     let next = incidents.last().filter(|_| incidents.len() == limit).map(|i| i.id);
-    Ok(Json(json!({ "incidents": incidents, "next": next })))
+    let documents: Vec<_> = incidents.iter().map(|i| i.as_ref()).collect();
+    Ok(Json(json!({ "incidents": documents, "next": next })))
 }
 
 /// `GET /v1/incidents/{id}`.
 pub(super) async fn one(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Value>, Problem> {
     let id = parse(&id)?;
     match api.gateway.board().incident_of(id) {
-        Some(incident) => Ok(Json(json!(incident))),
+        Some(incident) => Ok(Json(json!(incident.as_ref()))),
         None => Err(Problem::not_found(format!("no incident {id} here"))),
     }
 }

@@ -146,11 +146,8 @@ impl Forwarder {
         lists.set_aside.retain(|_, until| *until > now);
         let todo: Vec<_> = pending.into_iter().filter(|o| !lists.set_aside.contains_key(&o.to_string())).collect();
         let found = !todo.is_empty();
-        let done: Vec<_> = stream::iter(todo)
-            .map(|object| async move { (self.forward(&object).await, object) })
-            .buffer_unordered(AT_ONCE)
-            .collect()
-            .await;
+        let uploads: Vec<_> = todo.into_iter().map(|object| self.upload(object)).collect();
+        let done: Vec<_> = stream::iter(uploads).buffer_unordered(AT_ONCE).collect().await;
         let mut failure = None;
         for (result, object) in done {
             match result {
@@ -169,6 +166,10 @@ impl Forwarder {
             Some(e) => Err(e),
             None => Ok(self.lists(lists, found).await? || found),
         }
+    }
+
+    async fn upload(&self, object: ObjectRef) -> (Result<(), PutError>, ObjectRef) {
+        (self.forward(&object).await, object)
     }
 
     /// One object, from the log to headquarters.

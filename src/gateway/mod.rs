@@ -406,7 +406,7 @@ impl Facade {
     }
 
     /// Resolves when the gateway stops.
-    pub fn stopping(&self) -> impl Future<Output = ()> + Send + 'static {
+    pub fn stopping(&self) -> impl Future<Output = ()> + Send + use<> {
         self.0.scope.stopping()
     }
 

@@ -115,8 +115,9 @@ impl Job {
         let mut shelf = Shelf::new(self, &held);
         let Some(ring) = self.feeds.ring(&camera).cloned() else {
             warn!(%incident, %camera, "the camera is no longer in the config; nothing is recorded of it");
-            shelf.covered_until(self.wall_of(*self.until.borrow()), GapReason::CameraDown).await;
-            return Some(*self.until.borrow());
+            let until = *self.until.borrow();
+            shelf.covered_until(self.wall_of(until), GapReason::CameraDown).await;
+            return Some(until);
         };
         let resumed = !held.is_empty();
         // After a restart the ring begins anew; after an extension it still holds what came since.
@@ -275,7 +276,7 @@ impl Shelf {
         }
     }
 
-    async fn lost(&self, error: &crate::spool::Error, meta: &ObjectMeta) {
+    async fn lost(&mut self, error: &crate::spool::Error, meta: &ObjectMeta) {
         warn!(incident = %meta.incident, camera = %meta.camera, name = meta.name, %error, "evidence not stored");
         if meta.to > meta.from {
             self.gap(meta.from, meta.to, GapReason::DiskFailed).await;
@@ -298,11 +299,11 @@ impl Shelf {
         }
     }
 
-    async fn gap(&self, from: Utc, to: Utc, reason: GapReason) {
+    async fn gap(&mut self, from: Utc, to: Utc, reason: GapReason) {
         self.tell(Work::Gap(self.whose.incident, self.whose.camera.clone(), Gap { from, to, reason })).await;
     }
 
-    async fn tell(&self, work: Work) {
+    async fn tell(&mut self, work: Work) {
         let _ = self.work.send(work).await;
     }
 }

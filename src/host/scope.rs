@@ -37,7 +37,7 @@ impl Scope {
     }
 
     /// Resolves when the scope is told to stop. Tasks watch it and end by themselves.
-    pub fn stopping(&self) -> impl Future<Output = ()> + Send + 'static {
+    pub fn stopping(&self) -> impl Future<Output = ()> + Send + use<> {
         self.stop.clone().cancelled_owned()
     }
 
