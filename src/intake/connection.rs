@@ -402,7 +402,11 @@ impl Connection {
             if let (Some(qos), Role::Integration(_)) = (given, &self.seat.role) {
                 // A new subscription brings what is retained ([MQTT-3.3.1-6], [MQTT-3.8.4-3]).
                 let retained = self.shared.seats.retained(filter);
-                self.mailbox(|m| retained.into_iter().for_each(|message| drop(m.queue(message, qos))))?;
+                self.mailbox(|m| {
+                    retained.into_iter().for_each(|message| {
+                        let _ = m.queue(message, qos);
+                    })
+                })?;
             }
         }
         packet::suback(&mut self.output, pid, &granted);
