@@ -619,6 +619,7 @@ async fn a_status_is_retained_for_integrations_that_come_later() {
     let mut b1 = gateway.button("b1").await;
     b1.send(&publish("buttons/b1/status", br#"{"battery":0.9}"#, 1, 1, true)).await;
     b1.expect(0x40, &[0, 1]).await;
+    sleep(A_MOMENT).await; // until the live copy has passed by
     let mut vms = Raw::open(gateway.address).await;
     assert_eq!(vms.hello(&connect("vms")).await.1, 0);
     vms.send(&subscribe(1, "buttons/+/status", 1)).await;
@@ -719,6 +720,68 @@ async fn a_will_is_executed_unless_the_button_says_goodbye() {
     vms.send(&subscribe(1, "buttons/b1/status", 0)).await;
     vms.expect(0x90, &[0, 1, 0]).await;
     assert_eq!(vms.packet().await.map(|p| p.0), Some(0x31), "the will was retained");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ping_is_a_sign_of_life() {
+    let (gateway, mut events) = Gateway::with(settings(), 1, 16).await;
+    let mut b1 = gateway.button("b1").await;
+    assert!(matches!(events.recv().await, Some(Event::Connected { .. })));
+    let mut pings = 0;
+    let heard = loop {
+        b1.ping().await;
+        pings += 1;
+        if let Ok(event) = timeout(A_MOMENT, events.recv()).await {
+            break event;
+        }
+    };
+    assert!(matches!(heard, Some(Event::Heard { button, .. }) if button.as_str() == "b1"));
+    assert!(pings > 2, "not one event for each ping");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_integration_that_reads_thousands_of_messages_gets_them_all() {
+    let (gateway, _book) = Gateway::recording(settings(), 1).await;
+    let mut siren = Raw::open(gateway.address).await;
+    assert_eq!(siren.hello(&connect("siren")).await.1, 0);
+    siren.send(&subscribe(1, "buttons/+/state", 0)).await;
+    siren.expect(0x90, &[0, 1, 0]).await;
+    for n in 0..10_000 {
+        gateway.intake.tell(&id("b1"), &state(Progress::Recorded));
+        if n % 100 == 99 {
+            for _ in 0..100 {
+                assert_eq!(siren.packet().await.map(|p| p.0), Some(0x30));
+            }
+        }
+    }
+    assert_eq!((gateway.intake.stats().dropped, gateway.intake.stats().fanout_dropped), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_integration_that_does_not_read_loses_the_oldest_and_holds_up_nobody() {
+    let (gateway, _book) = Gateway::recording(settings(), 1).await;
+    let mut siren = Raw::open(gateway.address).await;
+    let hello = Hello { clean: false, ..Hello::of("siren") }.packet();
+    assert_eq!(siren.hello(&hello).await.1, 0);
+    siren.send(&subscribe(1, "buttons/+/state", 1)).await;
+    siren.expect(0x90, &[0, 1, 1]).await;
+    drop(siren);
+    gateway.until("its end", |s| s.connections == 0).await;
+    for n in 0..3_000 {
+        gateway.intake.tell(&id("b1"), &state(Progress::Recorded));
+        if n % 200 == 0 {
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+    gateway.until("the oldest dropped", |s| s.dropped > 0).await;
+    gateway.button("b1").await.ping().await;
+    let mut siren = Raw::open(gateway.address).await;
+    assert_eq!(siren.hello(&hello).await, (true, 0));
+    for _ in 0..100 {
+        let (head, body) = siren.packet().await.unwrap();
+        assert_eq!(head, 0x32);
+        siren.send(&[0x40, 2, body[18], body[19]]).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -884,7 +947,7 @@ async fn the_silence_after_a_tcp_handshake_ends() {
     let mut slow = Raw::open(gateway.address).await;
     slow.send(&connect("b1")[..5]).await;
     gateway.button("b1").await.ping().await;
-    gateway.until("both gone", |s| s.ended.get("no_connect").is_some()).await;
+    gateway.until("both gone", |s| s.ended.contains_key("no_connect")).await;
     timeout(SOON, async { tokio::join!(silent.closed(), slow.closed()) }).await.unwrap();
 }
 
@@ -1014,7 +1077,7 @@ async fn a_silent_connection_on_the_tls_port_does_not_stall_the_others() {
     }
     let ca = dir.path().join("ca.pem").display().to_string();
     let login = ["-u", "b1", "-P", &password("b1"), "--cafile", &ca, "-q", "1", "-m", "{}"].map(str::to_owned);
-    let sent = tokio::task::spawn_blocking(move || {
+    let sent = gateway.scope.spawn_blocking("mosquitto", move || {
         mosquitto_pub(gateway.address, "b1", "buttons/b1/press", &login.each_ref().map(String::as_str))
     });
     assert!(timeout(Duration::from_secs(8), sent).await.unwrap().unwrap());
@@ -1029,23 +1092,25 @@ async fn a_certificate_speaks_for_the_button_it_names_and_no_other() {
     let path = |name: &str| dir.path().join(name).display().to_string();
     let (ca, c1, c1_key, b1, b1_key) = (path("ca.pem"), path("c1.pem"), path("c1.key"), path("b1.pem"), path("b1.key"));
     let address = gateway.address;
-    tokio::task::spawn_blocking(move || {
-        let with = |id: &str, cert: &[&str], login: &[&str]| {
-            let all: Vec<&str> =
-                ["--cafile", &ca, "-q", "1", "-m", "{}"].iter().chain(cert).chain(login).copied().collect();
-            mosquitto_pub(address, id, &format!("buttons/{id}/press"), &all)
-        };
-        let (c1_cert, b1_cert) = (["--cert", &*c1, "--key", &c1_key], ["--cert", &*b1, "--key", &b1_key]);
-        let (of_b1, of_b2) = (password("b1"), password("b2"));
-        assert!(with("c1", &c1_cert, &[]), "its certificate alone");
-        assert!(!with("c1", &b1_cert, &[]), "another's certificate");
-        assert!(with("b1", &b1_cert, &["-u", "b1", "-P", &of_b1]), "password and its own certificate");
-        assert!(!with("b1", &b1_cert, &[]), "a button with a password needs it");
-        assert!(!with("b2", &b1_cert, &["-u", "b2", "-P", &of_b2]), "password and another's certificate");
-        assert!(!with("c1", &[], &[]), "no certificate");
-    })
-    .await
-    .unwrap();
+    gateway
+        .scope
+        .spawn_blocking("mosquitto", move || {
+            let with = |id: &str, cert: &[&str], login: &[&str]| {
+                let all: Vec<&str> =
+                    ["--cafile", &ca, "-q", "1", "-m", "{}"].iter().chain(cert).chain(login).copied().collect();
+                mosquitto_pub(address, id, &format!("buttons/{id}/press"), &all)
+            };
+            let (c1_cert, b1_cert) = (["--cert", &*c1, "--key", &c1_key], ["--cert", &*b1, "--key", &b1_key]);
+            let (of_b1, of_b2) = (password("b1"), password("b2"));
+            assert!(with("c1", &c1_cert, &[]), "its certificate alone");
+            assert!(!with("c1", &b1_cert, &[]), "another's certificate");
+            assert!(with("b1", &b1_cert, &["-u", "b1", "-P", &of_b1]), "password and its own certificate");
+            assert!(!with("b1", &b1_cert, &[]), "a button with a password needs it");
+            assert!(!with("b2", &b1_cert, &["-u", "b2", "-P", &of_b2]), "password and another's certificate");
+            assert!(!with("c1", &[], &[]), "no certificate");
+        })
+        .await
+        .unwrap();
     assert_eq!(book.read(|p| p.presses.iter().map(|p| p.0.clone()).collect::<Vec<_>>()), ["c1", "b1"]);
     gateway
         .until("counted", |s| s.ended.contains_key("handshake") && s.ended.contains_key("refused_certificate"))
@@ -1067,7 +1132,7 @@ async fn mosquittos_clients_press_and_read_the_state() {
         .unwrap();
     gateway.until("the siren", |s| s.sessions == 1).await;
     let address = gateway.address;
-    let pressed = tokio::task::spawn_blocking(move || {
+    let pressed = gateway.scope.spawn_blocking("mosquitto", move || {
         [("0", "{}"), ("1", r#"{"press":"m1","kind":"medical"}"#), ("2", "")].iter().all(|(qos, payload)| {
             let login = password("b1");
             mosquitto_pub(address, "b1", "buttons/b1/press", &["-u", "b1", "-P", &login, "-q", qos, "-m", payload])
