@@ -133,13 +133,17 @@ impl<'a> Reader<'a> {
     fn report(&mut self, severity: Severity, code: Code, at: &At, what: &str) -> &mut Fault {
         let fault = self.source.fault(severity, code, at, what);
         if severity == Severity::Error {
-            for (i, _) in at.key.match_indices('.').chain([(at.key.len(), "")]) {
-                self.faulty.insert(at.key[..i].to_owned());
-            }
+            self.mark_faulty(&at.key);
         }
         let i = self.faults.len();
         self.faults.push(fault);
         &mut self.faults[i]
+    }
+
+    fn mark_faulty(&mut self, key: &str) {
+        for (i, _) in key.match_indices('.').chain([(key.len(), "")]) {
+            self.faulty.insert(key[..i].to_owned());
+        }
     }
 
     /// The host that the config is for.
@@ -255,7 +259,11 @@ impl<'a> Reader<'a> {
         let path = self.host.resolve(name);
         if let Some(known) = self.files.get_mut(&path) {
             known.uses += 1;
-            return (!known.broken).then(|| Opened { path, bytes: known.bytes.clone() });
+            let opened = (!known.broken).then(|| Opened { path, bytes: known.bytes.clone() });
+            if opened.is_none() {
+                self.mark_faulty(&at.key);
+            }
+            return opened;
         }
         let before = self.faults.len();
         let bytes = self.open_first(&path, at, private);

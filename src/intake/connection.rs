@@ -2,39 +2,31 @@
 //! waits, in that order, and then sleeps until one of these can go on. Acknowledgements that are ready together leave
 //! in one write; nothing is held back to wait for more.
 
-use std::{collections::VecDeque, future::pending, io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures::FutureExt;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    sync::{
-        mpsc::error::TrySendError,
-        oneshot::{self, error::TryRecvError},
-    },
     time::{Sleep, sleep_until, timeout},
 };
 
 use super::{
-    Accepted, Event,
+    Event,
     end::End,
-    listener::{GREETING_S, Shared},
+    greeting::{Seated, Testament},
+    listener::Shared,
     mailbox::Parcel,
-    packet::{self, Connect, Fault, Packet, Pid, Publish, Qos},
-    payload,
-    rules::{self, Refusal, Role, Uplink},
+    packet,
+    replies::{Replies, Reply},
+    rules::Role,
     seats::{Holder, Seat},
     stream::Stream,
 };
-use crate::{
-    district::{button::ButtonStatus, clock::Mono, ids::ButtonId},
-    host::clock,
-};
+use crate::{district::clock::Mono, host::clock};
 
-/// Presses and statuses of one connection that wait to be acknowledged. When full, the socket is read no further.
-const MAX_IN_FLIGHT: usize = 64;
 /// How long a press may wait to be recorded before its connection is closed.
-const PROOF_WAIT: Duration = Duration::from_secs(30);
+pub(super) const PROOF_WAIT: Duration = Duration::from_secs(30);
 /// How long a client may leave what it is sent lying, in seconds.
 const WRITE_S: u64 = 10;
 /// Longest silence of a client that promised no keep-alive.
@@ -42,187 +34,64 @@ const LONGEST_SILENCE: Duration = Duration::from_secs(30 * 60);
 /// Least time between two [`Event::Heard`] of one connection.
 const HEARD_EVERY: Duration = Duration::from_secs(5);
 /// Largest status payload that is retained, in bytes.
-const MAX_RETAINED: usize = 1024;
+pub(super) const MAX_RETAINED: usize = 1024;
 /// Read buffer of a connection at rest, in bytes. It doubles while it is read full, and shrinks when the client pauses.
-const RESTING_BUFFER: usize = 512;
+pub(super) const RESTING_BUFFER: usize = 512;
 /// Bytes written at once before the rest of a mailbox waits for its turn.
 const WRITE_CHUNK: usize = 16 * 1024;
 
 /// A connection in its seat.
 pub(super) struct Connection {
     stream: Stream,
-    peer: SocketAddr,
-    shared: Arc<Shared>,
-    seat: Arc<Seat>,
-    holder: Holder,
+    pub(super) peer: SocketAddr,
+    pub(super) shared: Arc<Shared>,
+    pub(super) seat: Arc<Seat>,
+    pub(super) holder: Holder,
     input: BytesMut,
     want: usize,
-    output: Vec<u8>,
-    /// Bounded by [`MAX_IN_FLIGHT`]: in the order in which they came, which is the order of their acknowledgements.
-    replies: VecDeque<Owed>,
+    pub(super) output: Vec<u8>,
+    /// What is owed. When it is full, nothing more is read.
+    pub(super) replies: Replies,
     /// An event that found the queue full. Until it is handed on, nothing more is read.
-    held: Option<Event>,
+    pub(super) held: Option<Event>,
     silence: Duration,
     heard: Mono,
     reported: Mono,
     will: Option<Testament>,
-    has_mail: bool,
-    timer: Pin<Box<Sleep>>,
+    pub(super) has_mail: bool,
+    pub(super) timer: Pin<Box<Sleep>>,
 }
 
-/// What a button left to be said.
-struct Testament {
-    status: ButtonStatus,
-    payload: Bytes,
-    retain: bool,
-}
-
-/// An acknowledgement that is owed.
-struct Owed {
-    reply: Reply,
-    outcome: Outcome,
-    since: Mono,
-    /// Set for a press: its payload, to be shown to integrations once it is recorded; empty when there are none.
-    press: Option<Bytes>,
-}
-
-#[derive(Clone, Copy)]
-enum Reply {
-    Nothing,
-    PubAck(Pid),
-    PubRec(Pid),
-}
-
-enum Outcome {
-    Known(bool),
-    Awaited(oneshot::Receiver<bool>),
-}
-
-/// Reads CONNECT, decides, answers. On refusal gives the client id it claimed, for the log.
-pub(super) async fn greet(
-    mut stream: Stream,
-    peer: SocketAddr,
-    shared: &Arc<Shared>,
-) -> Result<Connection, (String, End)> {
-    let certificate = stream.common_name();
-    let mut input = BytesMut::with_capacity(RESTING_BUFFER);
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(GREETING_S);
-    let late = || (String::new(), End::NoConnect(GREETING_S));
-    loop {
-        match packet::decode(&input) {
-            Ok(None) => {
-                let read = tokio::time::timeout_at(deadline, stream.read_buf(&mut input)).await;
-                heard(read.map_err(|_| late())?).map_err(|end| (String::new(), end))?;
-            }
-            Ok(Some((Packet::Connect(connect), used))) => {
-                let client_id = connect.client_id.to_owned();
-                let seated = take_seat(&connect, certificate.as_deref(), shared).await;
-                input.advance(used);
-                return match seated {
-                    Ok(seated) => Ok(seated.connection(stream, peer, shared, input)),
-                    Err(end) => {
-                        refuse(stream, &end).await;
-                        Err((client_id, end))
-                    }
-                };
-            }
-            Ok(Some(_)) => return Err((String::new(), End::NotConnect)),
-            Err(fault) => {
-                let end = match fault {
-                    Fault::Version(_) => End::Refused(Refusal::Version),
-                    other => End::Malformed(other),
-                };
-                refuse(stream, &end).await;
-                return Err((String::new(), end));
-            }
-        }
-    }
-}
-
-/// Says CONNACK with a return code, where there is one, and closes ([MQTT-3.2.2-5]).
-async fn refuse(mut stream: Stream, end: &End) {
-    let code = match end {
-        End::Refused(refusal) => refusal.code(),
-        End::Busy => 3,
-        _ => return,
-    };
-    let mut out = Vec::with_capacity(4);
-    packet::connack(&mut out, false, code);
-    let _ = timeout(Duration::from_secs(1), async {
-        stream.write_all(&out).await?;
-        stream.shutdown().await
-    })
-    .await;
-}
-
-struct Seated {
-    seat: Arc<Seat>,
-    holder: Holder,
-    session_present: bool,
-    keep_alive: u16,
-    will: Option<Testament>,
-}
-
-async fn take_seat(connect: &Connect<'_>, certificate: Option<&str>, shared: &Shared) -> Result<Seated, End> {
-    let id = rules::claimed(connect, certificate).map_err(End::Refused)?;
-    let seat = shared.seats.get(id);
-    rules::proven(seat.map(|s| &s.proof), &shared.decoy, connect.password, certificate).map_err(End::Refused)?;
-    let seat = seat.ok_or(End::Refused(Refusal::Credentials))?;
-    seat.role.may_leave(connect.will.as_ref()).map_err(End::Refused)?;
-    let attached = match &seat.role {
-        Role::Integration(_) => seat.attach(connect.clean_session, || ()),
-        Role::Button(button) => {
-            // The place in the queue first: so "connected" and "disconnected" of two connections cannot change order.
-            let place = timeout(Duration::from_secs(GREETING_S), shared.events.reserve()).await;
-            let place = place.map_err(|_| End::Busy)?.map_err(|_| End::Stopping)?;
-            let (button, now) = (button.clone(), clock::now());
-            seat.attach(connect.clean_session, || place.send(Event::Connected { button, now }))
-        }
-    };
-    shared.counters.sessions.add();
-    if attached.took_over {
-        shared.counters.takeovers.add();
-    }
-    let will = connect.will.as_ref().map(|will| Testament {
-        status: payload::will(will.payload),
-        payload: Bytes::copy_from_slice(will.payload),
-        retain: will.retain,
-    });
-    let (holder, session_present) = (attached.holder, attached.session_present);
-    Ok(Seated { seat: seat.clone(), holder, session_present, keep_alive: connect.keep_alive, will })
-}
-
-impl Seated {
-    fn connection(self, stream: Stream, peer: SocketAddr, shared: &Arc<Shared>, input: BytesMut) -> Connection {
+impl Connection {
+    /// The connection of one that was let in; it begins with CONNACK.
+    pub(super) fn new(stream: Stream, peer: SocketAddr, shared: Arc<Shared>, input: BytesMut, seated: Seated) -> Self {
         let mut output = Vec::new();
-        packet::connack(&mut output, self.session_present, 0);
-        let silence = match self.keep_alive {
+        packet::connack(&mut output, seated.session_present, 0);
+        let silence = match seated.keep_alive {
             0 => LONGEST_SILENCE,
             seconds => Duration::from_millis(1_500 * u64::from(seconds)),
         };
         let now = clock::mono();
-        Connection {
+        Self {
             stream,
             peer,
-            shared: shared.clone(),
-            seat: self.seat,
-            holder: self.holder,
+            shared,
+            seat: seated.seat,
+            holder: seated.holder,
             input,
             want: RESTING_BUFFER,
             output,
-            replies: VecDeque::new(),
+            replies: Replies::default(),
             held: None,
             silence,
             heard: now,
             reported: now,
-            will: self.will,
-            has_mail: self.session_present,
+            will: seated.will,
+            has_mail: seated.session_present,
             timer: Box::pin(sleep_until(clock::deadline(now + silence))),
         }
     }
-}
 
-impl Connection {
     /// Serves it to its end.
     pub(super) async fn run(mut self) {
         tracing::debug!(peer = %self.peer, client = %self.name(), "MQTT session began");
@@ -268,7 +137,7 @@ impl Connection {
     }
 
     fn is_blocked(&self) -> bool {
-        self.held.is_some() || self.replies.len() >= MAX_IN_FLIGHT
+        self.held.is_some() || self.replies.is_full()
     }
 
     /// Handles every whole packet that has come, until one has to wait.
@@ -295,164 +164,15 @@ impl Connection {
         taken
     }
 
-    fn take(&mut self, packet: Packet<'_>) -> Result<(), End> {
-        match packet {
-            Packet::Publish(publish) => self.take_publish(publish),
-            Packet::PubAck(pid) => self.mailbox(|m| m.acknowledged(pid)).map(|()| self.has_mail = true),
-            Packet::PubRel(pid) => {
-                self.mailbox(|m| m.release(pid))?;
-                packet::pubcomp(&mut self.output, pid);
-                Ok(())
-            }
-            Packet::Subscribe(pid, filters) => self.subscribe(pid, &filters),
-            Packet::Unsubscribe(pid, filters) => {
-                self.mailbox(|m| filters.iter().for_each(|f| m.unsubscribe(f)))?;
-                packet::unsuback(&mut self.output, pid);
-                Ok(())
-            }
-            Packet::PingReq => {
-                packet::pingresp(&mut self.output);
-                Ok(())
-            }
-            Packet::Disconnect => Err(End::Disconnected),
-            Packet::Connect(_) => Err(End::SecondConnect),
-            // Nothing goes down with quality 2.
-            Packet::PubRec(_) => Err(End::Unexpected("PUBREC")),
-            Packet::PubComp(_) => Err(End::Unexpected("PUBCOMP")),
-        }
-    }
-
-    fn take_publish(&mut self, publish: Publish<'_>) -> Result<(), End> {
-        let uplink = self.seat.role.publishes(publish.topic).ok_or(End::Forbidden)?;
-        let Role::Button(button) = &self.seat.role else { return Err(End::Forbidden) };
-        let button = button.clone();
-        let reply = match (publish.qos, publish.pid) {
-            (Qos::One, Some(pid)) => Reply::PubAck(pid),
-            (Qos::Two, Some(pid)) => Reply::PubRec(pid),
-            _ => Reply::Nothing,
-        };
-        if let Reply::PubRec(pid) = reply
-            && self.mailbox(|m| m.has_taken(pid))?
-        {
-            self.owe(reply, Outcome::Known(true), None);
-            return Ok(());
-        }
-        match uplink {
-            Uplink::Press => self.take_press(button, &publish, reply),
-            Uplink::Status => self.take_status(button, &publish, reply),
-        }
-    }
-
-    fn take_press(&mut self, button: ButtonId, publish: &Publish<'_>, reply: Reply) -> Result<(), End> {
-        let (press, odd) = payload::press(&button, publish.payload, clock::now());
-        self.shared.counters.presses.add();
-        let odd = odd.map(payload::Oddity::as_str);
-        // A retained press would be pressed again by every subscription: it is taken, and not retained.
-        if let Some(odd) = odd.or(publish.retain.then_some("press is marked as retained")) {
-            self.odd(&button, odd);
-        }
-        let (sender, proof) = oneshot::channel();
-        self.hand_on(Event::Press { press, accepted: Accepted(sender) })?;
-        let shown = if self.shared.fanout.is_used() { Bytes::copy_from_slice(publish.payload) } else { Bytes::new() };
-        self.owe(reply, Outcome::Awaited(proof), Some(shown));
-        Ok(())
-    }
-
-    fn take_status(&mut self, button: ButtonId, publish: &Publish<'_>, reply: Reply) -> Result<(), End> {
-        self.shared.counters.statuses.add();
-        let message = Bytes::copy_from_slice(publish.payload);
-        if publish.retain {
-            self.retain(&button, &message);
-        }
-        if self.shared.fanout.is_used() {
-            self.shared.fanout.send(publish.topic.to_owned().into(), message);
-        }
-        if !publish.payload.is_empty() {
-            match payload::status(publish.payload) {
-                Some(status) => self.hand_on(Event::Status { button, status, now: clock::now() })?,
-                None => self.odd(&button, "status is not a JSON object"),
-            }
-        }
-        self.owe(reply, Outcome::Known(true), None);
-        Ok(())
-    }
-
-    fn retain(&self, button: &ButtonId, status: &Bytes) {
-        if status.len() > MAX_RETAINED {
-            return self.odd(button, "status is too large to be retained");
-        }
-        self.seat.retain_status((!status.is_empty()).then(|| status.clone()));
-    }
-
-    fn odd(&self, button: &ButtonId, what: &str) {
-        self.shared.counters.odd_payloads.add();
-        if let Some(held_back) = self.shared.oddities.allow(clock::mono()) {
-            tracing::warn!(%button, peer = %self.peer, what, held_back, "odd payload, taken all the same");
-        }
-    }
-
-    fn subscribe(&mut self, pid: Pid, filters: &[(&str, Qos)]) -> Result<(), End> {
-        let mut granted = Vec::with_capacity(filters.len());
-        for &(filter, qos) in filters {
-            let mut given = None;
-            if self.seat.role.may_read(filter) {
-                given = self.mailbox(|m| m.subscribe(filter, qos))?;
-            }
-            granted.push(given);
-            if let (Some(qos), Role::Integration(_)) = (given, &self.seat.role) {
-                // A new subscription brings what is retained ([MQTT-3.3.1-6], [MQTT-3.8.4-3]).
-                let retained = self.shared.seats.retained(filter);
-                self.mailbox(|m| retained.into_iter().for_each(|message| drop(m.queue(message, qos))))?;
-            }
-        }
-        packet::suback(&mut self.output, pid, &granted);
-        self.has_mail = true;
-        Ok(())
-    }
-
-    fn mailbox<R>(&self, f: impl FnOnce(&mut super::mailbox::Mailbox) -> R) -> Result<R, End> {
-        self.seat.mailbox(&self.holder, f).ok_or(End::TakenOver)
-    }
-
-    fn owe(&mut self, reply: Reply, outcome: Outcome, press: Option<Bytes>) {
-        let now = clock::mono();
-        let due = clock::deadline(now + PROOF_WAIT);
-        if matches!(outcome, Outcome::Awaited(_)) && self.timer.deadline() > due {
-            self.timer.as_mut().reset(due);
-        }
-        self.replies.push_back(Owed { reply, outcome, since: now, press });
-    }
-
-    /// Hands an event on, or holds it when the queue is full.
-    fn hand_on(&mut self, event: Event) -> Result<(), End> {
-        match self.shared.events.try_send(event) {
-            Ok(()) => Ok(()),
-            Err(TrySendError::Full(event)) => {
-                self.held = Some(event);
-                Ok(())
-            }
-            Err(TrySendError::Closed(_)) => Err(End::Stopping),
-        }
-    }
-
     /// Acknowledges, in order, everything that is proven.
     fn settle(&mut self) -> Result<(), End> {
-        while let Some(first) = self.replies.front_mut() {
-            let proven = match &mut first.outcome {
-                Outcome::Known(proven) => *proven,
-                Outcome::Awaited(proof) => match proof.try_recv() {
-                    Ok(proven) => proven,
-                    Err(TryRecvError::Empty) => return Ok(()),
-                    Err(TryRecvError::Closed) => false,
-                },
-            };
-            let Some(owed) = self.replies.pop_front() else { return Ok(()) };
-            if let Some(payload) = owed.press {
-                conclude(&self.shared, &self.seat.role, proven, payload);
+        while let Some(settled) = self.replies.settled() {
+            if let Some(payload) = settled.press {
+                conclude(&self.shared, &self.seat.role, settled.proven, payload);
             }
-            match owed.reply {
+            match settled.reply {
                 Reply::Nothing => {}
-                _ if !proven => return Err(End::Withheld),
+                _ if !settled.proven => return Err(End::Withheld),
                 Reply::PubAck(pid) => packet::puback(&mut self.output, pid),
                 Reply::PubRec(pid) => {
                     if !self.mailbox(|m| m.take_once(pid))? {
@@ -473,7 +193,7 @@ impl Connection {
         let output = &mut self.output;
         let emptied = self.seat.mailbox(&self.holder, |mailbox| {
             while output.len() < WRITE_CHUNK {
-                let Some(Parcel { message, pid, dup }) = mailbox.next() else { return true };
+                let Some(Parcel { message, pid, dup }) = mailbox.take() else { return true };
                 packet::publish(output, &message.topic, &message.payload, pid, dup, message.retain);
             }
             false
@@ -511,13 +231,7 @@ impl Connection {
                 self.has_mail = true;
                 Ok(())
             }
-            proven = first_proof(&mut self.replies) => {
-                if let Some(first) = self.replies.front_mut() {
-                    // Kept for `settle`: a receiver gives its value once.
-                    first.outcome = Outcome::Known(proven);
-                }
-                Ok(())
-            }
+            () = self.replies.first_known() => Ok(()),
             place = shared.events.reserve(), if self.held.is_some() => {
                 let place = place.map_err(|_| End::Stopping)?;
                 if let Some(event) = self.held.take() {
@@ -578,11 +292,11 @@ impl Connection {
             return Err(End::Silent(self.silence.as_secs()));
         }
         let mut next = self.heard + self.silence;
-        if let Some(first) = self.replies.front() {
-            if now.since(first.since) >= PROOF_WAIT {
+        if let Some(since) = self.replies.oldest() {
+            if now.since(since) >= PROOF_WAIT {
                 return Err(End::Withheld);
             }
-            next = next.min(first.since + PROOF_WAIT);
+            next = next.min(since + PROOF_WAIT);
         }
         self.timer.as_mut().reset(clock::deadline(next));
         Ok(())
@@ -602,7 +316,8 @@ impl Connection {
             Role::Button(button) if end != End::Stopping && end != End::TakenOver => {
                 let place = timeout(grace, shared.events.reserve()).await;
                 let will = will.filter(|_| end.executes_will());
-                let said = will.as_ref().and_then(|w| w.retain.then(|| w.payload.clone()));
+                let said =
+                    will.as_ref().filter(|w| w.retain && w.payload.len() <= MAX_RETAINED).map(|w| w.payload.clone());
                 let left = seat.detach(&holder, said, || {
                     let will = will.as_ref().map(|w| w.status.clone());
                     let event = Event::Disconnected {
@@ -624,11 +339,9 @@ impl Connection {
             }
         }
         let deadline = tokio::time::Instant::now() + grace;
-        for owed in replies {
-            if let (Outcome::Awaited(proof), Some(payload)) = (owed.outcome, owed.press) {
-                let recorded = matches!(tokio::time::timeout_at(deadline, proof).await, Ok(Ok(true)));
-                conclude(&shared, &seat.role, recorded, payload);
-            }
+        for (outcome, payload) in replies.presses() {
+            let recorded = matches!(tokio::time::timeout_at(deadline, outcome.known()).await, Ok(true));
+            conclude(&shared, &seat.role, recorded, payload);
         }
     }
 }
@@ -646,16 +359,8 @@ fn conclude(shared: &Shared, role: &Role, recorded: bool, payload: Bytes) {
     }
 }
 
-/// The outcome of the first acknowledgement owed, once it is known; never, when none is awaited.
-async fn first_proof(replies: &mut VecDeque<Owed>) -> bool {
-    match replies.front_mut().map(|first| &mut first.outcome) {
-        Some(Outcome::Awaited(proof)) => proof.await.unwrap_or(false),
-        Some(Outcome::Known(proven)) => *proven,
-        None => pending().await,
-    }
-}
-
-fn heard(read: io::Result<usize>) -> Result<usize, End> {
+/// What a read means: nothing read is the end.
+pub(super) fn heard(read: io::Result<usize>) -> Result<usize, End> {
     match read {
         Ok(0) => Err(End::Closed),
         Ok(n) => Ok(n),

@@ -41,18 +41,6 @@ pub fn covers(granted: &str, requested: &str) -> bool {
     requested.next().is_none()
 }
 
-/// The filters of `filters` without those that another one covers, so that one message is not delivered twice for them.
-pub fn widest(filters: &[String]) -> Vec<String> {
-    let mut kept: Vec<String> = Vec::new();
-    for filter in filters.iter().filter(|f| valid(f) && !f.starts_with('$')) {
-        if !kept.iter().any(|k| covers(k, filter)) {
-            kept.retain(|k| !covers(filter, k));
-            kept.push(filter.clone());
-        }
-    }
-    kept
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -83,12 +71,6 @@ mod tests {
         assert!(!covers("buttons/+", "buttons/#"));
         assert!(!covers("#", "$SYS/x"));
         assert!(!covers("#", "$share/g/buttons/a/state"));
-    }
-
-    #[test]
-    fn covered_filters_are_not_subscribed_twice() {
-        let all = ["buttons/a/state", "buttons/+/state", "buttons/+/state", "$SYS/#", "bad#"].map(String::from);
-        assert_eq!(widest(&all), ["buttons/+/state"]);
     }
 
     fn filter() -> impl Strategy<Value = String> {

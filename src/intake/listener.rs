@@ -20,15 +20,19 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use super::{
-    Event, Tls, connection,
+    Event, Tls,
     end::End,
+    greeting,
     login::Salted,
     router::Fanout,
     seats::Seats,
     stats::{Counters, Seldom},
     stream::Stream,
 };
-use crate::host::{clock, scope::Scope};
+use crate::{
+    district::ids::MAX_ID,
+    host::{clock, scope::Scope},
+};
 
 /// How long TLS may take, and then CONNECT, in seconds.
 pub(super) const GREETING_S: u64 = 10;
@@ -52,7 +56,9 @@ impl Shared {
     pub(super) fn turned_away(&self, peer: SocketAddr, client_id: &str, end: &End) {
         self.counters.ended(end);
         if let Some(held_back) = self.refusals.allow(clock::mono()) {
-            tracing::warn!(%peer, client_id, reason = %end, held_back, "MQTT connection turned away");
+            // From outside: shortened and escaped.
+            let client_id: String = client_id.chars().take(MAX_ID).collect();
+            tracing::warn!(%peer, ?client_id, reason = %end, held_back, "MQTT connection turned away");
         }
     }
 }
@@ -101,7 +107,7 @@ async fn welcome(tcp: TcpStream, peer: SocketAddr, door: Option<(TlsAcceptor, bo
     // Boxed, so that the tens of kilobytes that a greeting needs are gone while the connection idles.
     let greeting = Box::pin(async {
         let stream = secure(tcp, door).await.map_err(|end| (String::new(), end))?;
-        connection::greet(stream, peer, &shared).await
+        greeting::greet(stream, peer, &shared).await
     });
     let greeted = tokio::select! {
         () = shared.scope.stopping() => return,

@@ -122,8 +122,8 @@ impl Mailbox {
         if full { Fate::QueuedForAnother } else { Fate::Queued }
     }
 
-    /// The next message to send, unless [`WINDOW`] of them wait for an acknowledgement.
-    pub fn next(&mut self) -> Option<Parcel> {
+    /// The next message to send, unless 16 of them wait for an acknowledgement.
+    pub fn take(&mut self) -> Option<Parcel> {
         if self.queue.front()?.qos == Qos::Zero {
             let message = self.queue.pop_front()?.message;
             return Some(Parcel { message, pid: None, dup: false });
@@ -160,7 +160,7 @@ impl Mailbox {
         self.unreleased.contains(&pid)
     }
 
-    /// Notes that a message of quality 2 is taken. `false` when [`MAX_UNRELEASED`] of them wait for their release.
+    /// Notes that a message of quality 2 is taken. `false` when 64 of them wait for their release.
     pub fn take_once(&mut self, pid: Pid) -> bool {
         let fits = self.unreleased.len() < MAX_UNRELEASED;
         if fits && !self.has_taken(pid) {
@@ -213,7 +213,7 @@ mod tests {
         m.subscribe("buttons/b1/#", Qos::Zero);
         assert_eq!(m.offer(message("a"), false), Fate::Unwanted);
         assert_eq!(m.offer(message("b"), true), Fate::Queued);
-        let parcel = m.next().unwrap();
+        let parcel = m.take().unwrap();
         assert_eq!((parcel.pid, parcel.message.payload.as_ref()), (None, &b"b"[..]));
     }
 
@@ -223,7 +223,7 @@ mod tests {
         assert_eq!(m.offer(message("a"), false), Fate::Queued);
         assert_eq!(m.offer(message("b"), false), Fate::Queued);
         assert_eq!(m.offer(message("c"), false), Fate::QueuedForAnother);
-        assert_eq!(m.next().unwrap().message.payload.as_ref(), b"b");
+        assert_eq!(m.take().unwrap().message.payload.as_ref(), b"b");
     }
 
     #[test]
@@ -232,10 +232,10 @@ mod tests {
         for p in ["a", "b", "c"] {
             m.offer(message(p), true);
         }
-        let first: Vec<_> = std::iter::from_fn(|| m.next()).collect();
+        let first: Vec<_> = std::iter::from_fn(|| m.take()).collect();
         m.acknowledged(first[1].pid.unwrap());
         m.resume();
-        let again: Vec<_> = std::iter::from_fn(|| m.next()).collect();
+        let again: Vec<_> = std::iter::from_fn(|| m.take()).collect();
         assert_eq!(again.len(), 2);
         assert!(again.iter().all(|p| p.dup));
         assert_eq!((again[0].pid, again[1].pid), (first[0].pid, first[2].pid));
@@ -247,10 +247,10 @@ mod tests {
         for _ in 0..20 {
             m.offer(message("a"), true);
         }
-        let sent: Vec<_> = std::iter::from_fn(|| m.next()).collect();
+        let sent: Vec<_> = std::iter::from_fn(|| m.take()).collect();
         assert_eq!(sent.len(), WINDOW);
         m.acknowledged(sent[0].pid.unwrap());
-        assert!(m.next().is_some() && m.next().is_none());
+        assert!(m.take().is_some() && m.take().is_none());
     }
 
     #[test]

@@ -13,13 +13,16 @@
 //! the gateway a client is told truthfully that no session is present.
 
 mod connection;
+mod dispatch;
 pub mod end;
 pub mod filter;
+mod greeting;
 mod listener;
 pub mod login;
 pub mod mailbox;
 pub mod packet;
 pub mod payload;
+mod replies;
 mod router;
 pub mod rules;
 mod seats;

@@ -2,7 +2,8 @@
 //!
 //! The router keeps state for every client id, filter and topic it ever saw, and can be brought down by links that come and
 //! go. So it never meets a client: it gets one link of ours for each configured integration, for as long as the process
-//! runs, with the filters from the config; what an integration really subscribes to is decided by its mailbox.
+//! runs, and one filter, [`ALL`]; what an integration subscribes to, and may, is decided by its mailbox. So overlapping
+//! filters do not bring a message twice either.
 //!
 //! rumqttd has no way to stop its router: its thread, idle, outlives the scope.
 
@@ -11,14 +12,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rumqttd::{
     Notification, Router, RouterConfig,
-    local::{LinkBuilder, LinkRx},
+    local::{LinkBuilder, LinkError, LinkRx},
 };
 use tokio::sync::mpsc;
 
 use super::{
-    Error, filter,
+    Error,
     mailbox::{Fate, Message},
-    rules::Role,
     seats::Seat,
     stats::Counters,
 };
@@ -28,8 +28,11 @@ use crate::host::scope::Scope;
 /// and an acknowledgement never waits for an integration.
 const QUEUE: usize = 4096;
 
-/// Bytes of one segment of the router's in-memory log, and how many there are for each filter. A reader that falls behind by more
-/// than their product misses the oldest.
+/// The one filter that the router knows.
+const ALL: &str = "buttons/#";
+
+/// Bytes of one segment of the router's in-memory log, and how many segments there are. A reader that falls behind by
+/// more than their product misses the oldest.
 const SEGMENT: usize = 256 * 1024;
 const SEGMENTS: usize = 4;
 
@@ -55,12 +58,9 @@ impl Fanout {
         let router = Router::new(0, config).spawn();
         let failed = |e: &dyn std::fmt::Display| Error::Router(e.to_string());
         for (n, seat) in integrations.iter().enumerate() {
-            let Role::Integration(may_read) = &seat.role else { continue };
             let name = format!("reader-{n}");
             let (mut tx, rx, _) = LinkBuilder::new(&name, router.clone()).build().map_err(|e| failed(&e))?;
-            for filter in filter::widest(may_read) {
-                tx.subscribe(filter).map_err(|e| failed(&e))?;
-            }
+            tx.subscribe(ALL).map_err(|e| failed(&e))?;
             scope.spawn("integration", read(rx, seat.clone(), counters.clone(), scope.clone()));
         }
         let (mut tx, mut acks, _) = LinkBuilder::new("writer", router).build().map_err(|e| failed(&e))?;
@@ -73,12 +73,12 @@ impl Fanout {
                     () = &mut stopping => return,
                     // Quality 0 on this link: the router sends nothing back, but its end would show here.
                     note = acks.next() => if let Err(error) = note {
-                        return tracing::error!(%error, "the router of local integrations is gone; they see nothing until a restart");
+                        return gone(&error);
                     },
                     message = waiting.recv() => {
                         let Some(Message { topic, payload, .. }) = message else { return };
                         if let Err(error) = tx.publish(topic, payload) {
-                            return tracing::error!(%error, "the router of local integrations is gone; they see nothing until a restart");
+                            return gone(&error);
                         }
                     }
                 }
@@ -118,15 +118,24 @@ async fn read(mut link: LinkRx, seat: Arc<Seat>, counters: Arc<Counters>, scope:
                 match seat.offer(Message { topic: publish.topic, payload: publish.payload, retain: false }) {
                     Fate::Unwanted => {}
                     Fate::Queued => counters.queued.add(),
-                    Fate::QueuedForAnother => counters.dropped.add(),
+                    Fate::QueuedForAnother => {
+                        counters.queued.add();
+                        counters.dropped.add();
+                    }
                 }
             }
             // Not answered, the router would never send again.
-            Ok(Some(Notification::Unschedule)) if link.ready().is_ok() => {}
-            Ok(Some(Notification::Unschedule)) | Err(_) => {
-                return tracing::error!("the router of local integrations is gone; they see nothing until a restart");
+            Ok(Some(Notification::Unschedule)) => {
+                if let Err(error) = link.ready() {
+                    return gone(&error);
+                }
             }
             Ok(_) => {}
+            Err(error) => return gone(&error),
         }
     }
+}
+
+fn gone(error: &LinkError) {
+    tracing::error!(%error, "the router of local integrations is gone; they see nothing until a restart");
 }

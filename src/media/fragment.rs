@@ -19,7 +19,7 @@ pub use super::piece::{Fragment, Init, Piece, Position, fragment_name, init_name
 use super::{
     frame::{Format, Frame, Track},
     init,
-    line::{Anchor, Line, rescale, span_of, ticks_from, ticks_in},
+    line::{Anchor, Line, rescale, span_of, ticks_from, ticks_in, ticks_near},
     piece::{Cut, Stretch, Writer},
 };
 use crate::district::clock::Mono;
@@ -159,9 +159,9 @@ impl Fragmenter {
         let anchor = match &on {
             Some((anchor, _)) => anchor.clone(),
             None => {
-                let end = self.writer.next().at;
+                let (end, rate) = (self.writer.next().at, frame.format.clock_rate);
                 let arrived = self.newest.map_or(end, |(then, at)| at + frame.arrived.since(then));
-                Anchor { frame: frame.clone(), at: ticks_from(arrived.max(end), frame.format.clock_rate) }
+                Anchor { frame: frame.clone(), at: ticks_near(arrived, rate).max(ticks_from(end, rate)) }
             }
         };
         self.anchor = on;

@@ -174,10 +174,11 @@ fn aac(format: &Format) -> Result<Mp4a, FormatError> {
 /// `dOps` from the body of `OpusHead` (RFC 7845 section 5.1), mono and stereo.
 fn dops(format: &Format) -> Result<Dops, FormatError> {
     match *format.config {
-        [1, channels @ 1..=2, p0, p1, r0, r1, r2, r3, g0, g1, 0] => Ok(Dops {
+        [1, channels @ 1..=2, p0, p1, _, _, _, _, g0, g1, 0] => Ok(Dops {
             output_channel_count: channels,
             pre_skip: u16::from_le_bytes([p0, p1]),
-            input_sample_rate: u32::from_le_bytes([r0, r1, r2, r3]),
+            // What the sound was recorded at is of no use to a player, and Chromium wants the sample entry's rate here.
+            input_sample_rate: format.clock_rate,
             output_gain: i16::from_le_bytes([g0, g1]),
             channel_mapping: None,
         }),
@@ -254,6 +255,14 @@ mod tests {
         let mut named = format(Codec::H265, &hvcc);
         named.rfc6381 = "hev1.1.6.L93.B0".into();
         assert_eq!(codecs(Some(&named), Some(&format(Codec::Opus, &[]))), "hvc1.1.6.L93.B0,opus");
+    }
+
+    #[test]
+    fn the_rate_in_dops_is_that_of_the_sample_entry() {
+        let opus = format(Codec::Opus, &[1, 1, 0x38, 1, 0x40, 0x1f, 0, 0, 0, 0, 0]);
+        let Ok(Entry::Opus(entry)) = sample_entry(&opus) else { panic!("refused") };
+        assert_eq!((entry.dops.input_sample_rate, entry.dops.pre_skip), (48_000, 312));
+        assert_eq!(entry.audio.sample_rate.integer(), 48_000);
     }
 
     #[test]

@@ -19,6 +19,11 @@ pub(super) fn ticks_in(span: Duration, rate: u32) -> i64 {
     i64::try_from(span.as_nanos() * u128::from(rate) / 1_000_000_000).unwrap_or(i64::MAX)
 }
 
+/// A span in ticks, rounded to the nearest.
+pub(super) fn ticks_near(span: Duration, rate: u32) -> i64 {
+    ticks_in(span + Duration::from_nanos(500_000_000 / u64::from(rate.max(1))), rate)
+}
+
 /// A span in ticks, rounded up.
 pub(super) fn ticks_from(span: Duration, rate: u32) -> i64 {
     let ticks = (span.as_nanos() * u128::from(rate)).div_ceil(1_000_000_000);
