@@ -337,7 +337,7 @@ fn open_log(disk: Arc<dyn Disk>, dir: &Path, settings: JournalSettings) -> Resul
 }
 
 impl Unfinished {
-    /// Step 5 of recovery.
+    /// Step 5 of recovery. Fails only before the carry is durable, so that it can be tried again.
     fn finish(&self, log: &mut Log) -> Result<(), Error> {
         let batch: Vec<Outgoing<'_>> = self.carry.iter().map(|(entry, flags)| entry.outgoing(*flags)).collect();
         if self.snapshot {
@@ -348,7 +348,9 @@ impl Unfinished {
             }
             log.remove_before(self.base);
             for number in &self.never_begun {
-                log.remove(*number)?;
+                if let Err(error) = log.remove(*number) {
+                    tracing::warn!(%error, "a segment that never began stays; it does not count");
+                }
             }
             self.cut.iter().for_each(|(number, len)| log.cut(*number, *len));
         }

@@ -139,15 +139,18 @@ pub(super) fn journal(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Recovered, Err
     let mut cut = Vec::new();
     let mut damaged = BTreeSet::new();
     for segment in &segments {
-        // What counts of this segment and is not written again.
-        let kept = |r: &&Located| {
-            r.header.sequence < proven && union.get(&r.header.sequence).is_some_and(|(n, _)| *n == segment.number)
+        let end_of_last = |counts: &dyn Fn(&Located) -> bool| {
+            let last = segment.scanned.records.iter().rfind(|r| counts(r));
+            last.map_or(SEGMENT_HEADER, Located::end)
         };
-        let keep = segment.scanned.records.iter().filter(kept).next_back().map_or(SEGMENT_HEADER, Located::end);
-        let used = |r: &&Located| r.header.sequence < walked.end;
-        let used = segment.scanned.records.iter().filter(used).next_back().map_or(SEGMENT_HEADER, Located::end);
+        // Whatever is proven stays where it is, even when a newer segment has it too: that one may be in memory only.
+        let keep = end_of_last(&|r| r.header.sequence < proven);
+        let used = end_of_last(&|r| r.header.sequence < walked.end);
+        let counted = end_of_last(&|r| {
+            r.header.sequence < proven && union.get(&r.header.sequence).is_some_and(|(n, _)| *n == segment.number)
+        });
         report.dropped_bytes += segment.scanned.bytes.saturating_sub(used);
-        let inside = segment.scanned.damage.iter().filter(|d| d.from < keep);
+        let inside = segment.scanned.damage.iter().filter(|d| d.from < counted);
         report.damage.extend(inside.map(|d| (segment.number, d.clone())));
         if report.damage.last().is_some_and(|(n, _)| *n == segment.number) {
             damaged.insert(segment.number);
