@@ -261,6 +261,7 @@ impl Task {
         self.link.worked(now.mono);
         if wire.proven.is_none() {
             wire.proven = Some(now.mono);
+            self.tell_state();
             self.told.fill(None);
             tracing::info!(address = %wire.address, "headquarters' broker is connected");
             self.outbox.push(Event::Up { address: wire.address.clone(), now });
@@ -350,13 +351,16 @@ impl Task {
         if again > 0 {
             self.width = (self.width / 2).max(1);
         }
-        let told = self.told.get_mut(self.link.address());
+        let address = self.link.address();
+        self.link.failed(now.mono);
+        // What `stats` says is never behind what is told.
+        self.tell_state();
+        let told = self.told.get_mut(address);
         if let Some(told) = told.filter(|told| told.as_ref() != Some(&reason)) {
             tracing::warn!(reason, again, "headquarters' broker is not reached");
             *told = Some(reason.clone());
             self.outbox.push(Event::Down { reason, now });
         }
-        self.link.failed(now.mono);
         if let Some((tag, revision)) = suspect {
             tracing::warn!(?tag, revision, reason = %Aside::Suspect, "a document was set aside");
             self.outbox.push(Event::SetAside { tag, revision, reason: Aside::Suspect, now });
