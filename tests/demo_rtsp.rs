@@ -1,5 +1,7 @@
 //! The demo's cameras against the players people have: ffmpeg, and retina as the gateway uses it.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, reason = "a test")]
+
 mod support;
 
 use std::{
