@@ -1,3 +1,5 @@
 //! The `chowki` program.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    chowki::cli::main()
+}

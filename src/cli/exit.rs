@@ -1,5 +1,7 @@
 //! Exit statuses, by `sysexits.h`.
 
+/// It could not be done, or not in time.
+pub const FAILED: u8 = 1;
 /// An input file cannot be read (`EX_NOINPUT`).
 pub const NO_INPUT: u8 = 66;
 /// An output file cannot be made (`EX_CANTCREAT`).

@@ -21,7 +21,7 @@ use crate::{
     host::{clock, scope::Scope},
     incident::case::RecordOrder,
     media::{
-        fragment::Piece,
+        fragment::{Piece, Position},
         frame::Frame,
         recording::Recording,
         ring::{Read, Start},
@@ -196,7 +196,9 @@ async fn wait_for(at: Mono, moved: &mut watch::Receiver<Mono>) {
 /// Fragments on their way into the media log, and what they leave uncovered.
 struct Shelf {
     whose: Whose,
-    recording: Recording,
+    /// Begun with the first frame, which says how long nothing was recorded before it.
+    recording: Option<Recording>,
+    position: Position,
     store: MediaStore,
     work: mpsc::Sender<Work>,
     syncing: FuturesOrdered<Syncing>,
@@ -216,7 +218,8 @@ impl Shelf {
         let covered = last.unwrap_or_else(|| job.wall_of(job.from));
         Self {
             whose: job.whose.clone(),
-            recording: Recording::resume(shelf::fragments(), shelf::position(held)),
+            recording: None,
+            position: shelf::position(held),
             store: job.store.clone(),
             work: job.work.clone(),
             syncing: FuturesOrdered::new(),
@@ -227,19 +230,23 @@ impl Shelf {
     }
 
     async fn frame(&mut self, frame: &std::sync::Arc<Frame>) {
-        let pieces = self.recording.push(frame);
+        let recording = self.recording.get_or_insert_with(|| {
+            let hole = if self.position == Position::default() { Duration::ZERO } else { frame.captured.since(self.covered) };
+            Recording::resume(shelf::fragments(), Position { at: self.position.at + hole, ..self.position })
+        });
+        let pieces = recording.push(frame);
         self.put(pieces).await;
     }
 
     async fn skipped(&mut self, frames: u64) {
         warn!(incident = %self.whose.incident, camera = %self.whose.camera, frames, "the recorder fell behind the ring");
-        let pieces = self.recording.skip();
+        let pieces = self.recording.as_mut().map(Recording::skip).unwrap_or_default();
         self.put(pieces).await;
         self.missing = GapReason::RecorderBehind;
     }
 
     async fn finish(&mut self) {
-        let pieces = self.recording.finish();
+        let pieces = self.recording.as_mut().map(Recording::finish).unwrap_or_default();
         self.put(pieces).await;
         while let Some((stored, meta)) = self.syncing.next().await {
             self.synced(stored, meta).await;
@@ -247,7 +254,7 @@ impl Shelf {
     }
 
     async fn put(&mut self, pieces: Vec<Piece>) {
-        let mut next = self.recording.position().fragment;
+        let mut next = self.recording.as_ref().map_or(self.position.fragment, |r| r.position().fragment);
         next -= pieces.iter().filter(|p| matches!(p, Piece::Fragment(_))).count() as u32;
         for piece in pieces {
             if let Piece::Fragment(fragment) = &piece {

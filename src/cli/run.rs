@@ -1,0 +1,111 @@
+//! `chowki run`: the gateway.
+
+use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+
+use tracing::{error, info};
+
+use super::{check, exit, logging};
+use crate::{
+    api::{self, Api, auth::Access},
+    config::{self, Loaded, Ports},
+    gateway::{Gateway, tls, watchdog},
+    host::scope::Scope,
+};
+
+/// Run the gateway.
+///
+/// Reads everything before it opens any port; ends on SIGTERM or Ctrl-C after acknowledging what it can.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  chowki run --config /etc/chowki/district.toml
+  RUST_LOG=debug chowki run --config district.toml
+
+Exit status: 0 stopped as asked, 1 it could not start or a part failed, 66 or 78 as `chowki check`.")]
+pub struct Args {
+    /// The config.
+    #[arg(long, short, default_value = "/etc/chowki/district.toml")]
+    pub config: PathBuf,
+}
+
+/// Runs `chowki run`.
+pub fn run(args: &Args) -> ExitCode {
+    logging::start(None);
+    let loaded = match config::load(&args.config, Ports::Leave) {
+        Ok(loaded) => loaded,
+        Err(faults) => {
+            check::show(&faults);
+            return check::exit_of(&faults);
+        }
+    };
+    check::show(&loaded.warnings);
+    let runtime = match super::runtime() {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            error!(error = %e, "no runtime");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(serve(loaded)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            error!("{e}");
+            ExitCode::from(exit::FAILED)
+        }
+    }
+}
+
+async fn serve(loaded: Loaded) -> Result<(), String> {
+    let scope = Scope::new("chowki");
+    let running = start(loaded, &scope, false, axum::Router::new()).await?;
+    watchdog::ready();
+    info!(page = %running.page, "ready");
+    super::asked_to_stop().await;
+    info!("stopping");
+    watchdog::stopping();
+    running.stop(scope).await;
+    Ok(())
+}
+
+/// A gateway with its API, running.
+pub(super) struct Running {
+    /// The gateway.
+    pub gateway: Gateway,
+    /// Where the page is.
+    pub page: String,
+    http: Scope,
+}
+
+impl Running {
+    /// Stops both, the gateway in its own order, then everything else in `scope`.
+    pub async fn stop(self, scope: Scope) {
+        // The page's streams end with their scope; requests under way have a moment.
+        self.http.shutdown(Duration::from_secs(1)).await;
+        self.gateway.stop().await;
+        scope.shutdown(Duration::from_secs(2)).await;
+    }
+}
+
+/// Starts the gateway and its API. `extra` are the demo's own routes.
+pub(super) async fn start(
+    loaded: Loaded,
+    scope: &Scope,
+    demo: bool,
+    extra: axum::Router,
+) -> Result<Running, String> {
+    let settings = loaded.config.api.clone();
+    let tls = settings.tls.as_ref().map(|t| tls::server(&t.cert, &t.key, None)).transpose();
+    let tls = tls.map_err(|e| super::chain(&e))?;
+    // Bound before anything runs, served when everything does.
+    let listener = tokio::net::TcpListener::bind(settings.listen).await.map_err(|e| {
+        format!("cannot listen for HTTP on {}: {e}; free the port, or change `listen` under [api]", settings.listen)
+    })?;
+    let address = listener.local_addr().map_err(|e| e.to_string())?;
+    let gateway = Gateway::start(loaded, scope).await.map_err(|e| super::chain(&e))?;
+    let access = Arc::new(Access::new(&settings.clients));
+    let http = scope.child("http");
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let router = api::router(Api { gateway: gateway.facade(), access, demo }, extra);
+    api::serve(listener, tls, router, &http);
+    Ok(Running { gateway, page: format!("{scheme}://{address}/"), http })
+}
