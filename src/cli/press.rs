@@ -151,7 +151,8 @@ async fn follow(args: &Args, target: Target) -> Result<(), String> {
     let say = Say { json: args.json, colour: std::io::stdout().is_terminal(), began: clock::mono() };
     let limit = Duration::from_secs(args.timeout);
     let following = async {
-        client.subscribe(&state_topic, QoS::AtLeastOnce).await.map_err(|e| e.to_string())?;
+        let text = |e: rumqttc::ClientError| e.to_string();
+        client.subscribe(&state_topic, QoS::AtLeastOnce).await.map_err(text)?;
         loop {
             match link.poll().await.map_err(|e| super::chain(&e))? {
                 Event::Incoming(Packet::SubAck(_)) => {
@@ -159,7 +160,7 @@ async fn follow(args: &Args, target: Target) -> Result<(), String> {
                     client
                         .publish(&press_topic, QoS::AtLeastOnce, false, payload.clone())
                         .await
-                        .map_err(|e| e.to_string())?;
+                        .map_err(text)?;
                 }
                 Event::Incoming(Packet::PubAck(_)) => say.step("acknowledged", "the gateway has it on disk"),
                 Event::Incoming(Packet::Publish(p)) => {
@@ -171,7 +172,7 @@ async fn follow(args: &Args, target: Target) -> Result<(), String> {
                     say.step(word.as_str().unwrap_or_default(), &format!("incident {}", state.incident));
                     if state.state >= args.until.progress() {
                         let _ = client.disconnect().await;
-                        return Ok(());
+                        return Ok::<(), String>(());
                     }
                 }
                 _ => {}
