@@ -3,7 +3,7 @@
 use std::{fs, path::PathBuf, process::ExitCode};
 
 use super::{
-    check::{exit_of, show},
+    check::{exit_of, print, show},
     exit,
 };
 use crate::config::{self, Sheet};
@@ -33,9 +33,9 @@ pub struct Args {
 pub fn run(args: &Args) -> ExitCode {
     let text = match config::read_text(&args.file) {
         Ok(text) => text,
-        Err(fault) => {
-            show(std::slice::from_ref(&fault));
-            return exit_of(&[fault]);
+        Err(faults) => {
+            show(&faults);
+            return exit_of(&faults);
         }
     };
     let name = args.file.display().to_string();
@@ -48,7 +48,7 @@ pub fn run(args: &Args) -> ExitCode {
     };
     show(&imported.warnings);
     let Some(output) = &args.output else {
-        print!("{}", imported.toml);
+        print(&imported.toml);
         return ExitCode::SUCCESS;
     };
     let written = fs::File::create_new(output)
