@@ -10,7 +10,7 @@ use crate::config::{self, Sheet};
 
 /// Turn an inventory sheet of cameras into config.
 ///
-/// Reads CSV with a header, or a GeoJSON FeatureCollection of Points, and prints [[camera]] sections. Columns or
+/// Reads CSV with a header, or a GeoJSON FeatureCollection of Points, and prints a section for each camera. Columns or
 /// properties: id, name, lat, lon (GeoJSON: the point), url, sub_url, username, password_file, transport, facing,
 /// field_of_view, range, record. Usual other names of them are understood; unknown ones are left out with a warning.
 #[derive(Debug, clap::Args)]
