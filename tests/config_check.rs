@@ -1,5 +1,6 @@
 //! A config and everything it names, checked: many faults at once, each with its place and its remedy; the examples
 //! that stand in `config/`; real certificates, real ports, real files.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, reason = "tests panic when they fail")]
 
 mod support;
 
@@ -66,7 +67,8 @@ fn only(rest: &str) -> Fault {
 }
 
 fn said(fault: &Fault) -> String {
-    format!("{}\n{}", fault.what, fault.write.as_deref().unwrap_or(""))
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    format!("{}\n{}\n{}", fault.what, text(&fault.write), text(&fault.help))
 }
 
 const MANY: &str = r#"[district]
@@ -144,6 +146,7 @@ fn every_fault_is_told_at_once_with_its_place_and_what_to_write() {
         (12, 1, Code::SecretInConfig, "no secret stands in the config", "leave it out"),
         (15, 17, Code::File, "there is no file gone.password", "install -m 600"),
         (16, 13, Code::BadValue, "'#' stands only as the whole last level", "\"buttons/#\""),
+        (16, 32, Code::UnknownId, "there is no button \"saddar-1\"", "\"buttons/saddar-01/state\""),
         (19, 10, Code::Conflict, "taken by broker.listen on line 11", "\"127.0.0.1:1884\""),
         (22, 8, Code::BadValue, "\"operater\" is not one of", "\"operator\""),
         (26, 8, Code::BadValue, "begins with mqtts:// or mqtt://", "mqtts://"),
@@ -172,10 +175,11 @@ fn every_fault_is_told_at_once_with_its_place_and_what_to_write() {
         let fault = all.get(i).unwrap_or_else(|| panic!("fault {i} is missing\n{human}"));
         assert_eq!((fault.line, fault.column, fault.code), (*line, *column, *code), "{fault:?}\n{human}");
         assert!(fault.what.contains(what), "{fault:?}");
-        assert!(fault.write.as_deref().unwrap_or("").contains(write), "{fault:?}");
+        assert!(said(fault).split_once('\n').unwrap().1.contains(write), "{fault:?}");
         assert_eq!(fault.file, "d.toml");
     }
     assert_eq!(all.len(), expected.len(), "{human}");
+    assert!(all.iter().all(|f| f.write.is_some() || f.help.is_some()), "{human}");
     for shown in [human, config::render_json(&all), config::render_human(&all, true), format!("{all:?}")] {
         assert!(!shown.contains("hunter2"), "a password is shown: {shown}");
     }

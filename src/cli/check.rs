@@ -1,6 +1,10 @@
 //! `chowki check`: what is wrong with a config, all at once.
 
-use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode};
+use std::{
+    io::{IsTerminal as _, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use super::exit;
 use crate::config::{self, Code, Fault, Ports};
@@ -37,21 +41,26 @@ pub fn run(args: &Args) -> ExitCode {
         Err(faults) => (faults, false),
     };
     if args.json {
-        println!("{}", config::render_json(faults));
+        print(&format!("{}\n", config::render_json(faults)));
     } else {
         show(faults);
     }
     if let (Ok(loaded), false) = (&result, args.json) {
         let (buttons, cameras) = (loaded.inventory.buttons().len(), loaded.inventory.cameras().len());
-        println!("{}: no errors; {buttons} buttons, {cameras} cameras", args.file.display());
+        print(&format!("{}: no errors; {buttons} buttons, {cameras} cameras\n", args.file.display()));
     }
     if ok { ExitCode::SUCCESS } else { exit_of(faults) }
+}
+
+/// Prints on standard output; a reader that went away is no fault of ours.
+pub(super) fn print(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
 /// Prints faults for people on standard error.
 pub(super) fn show(faults: &[Fault]) {
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-    eprint!("{}", config::render_human(faults, colour));
+    let _ = std::io::stderr().write_all(config::render_human(faults, colour).as_bytes());
 }
 
 /// The exit status for faults of a file.

@@ -3,14 +3,14 @@
 use std::{fs, path::PathBuf, process::ExitCode};
 
 use super::{
-    check::{exit_of, show},
+    check::{exit_of, print, show},
     exit,
 };
 use crate::config::{self, Sheet};
 
 /// Turn an inventory sheet of cameras into config.
 ///
-/// Reads CSV with a header, or a GeoJSON FeatureCollection of Points, and prints [[camera]] sections. Columns or
+/// Reads CSV with a header, or a GeoJSON FeatureCollection of Points, and prints a section for each camera. Columns or
 /// properties: id, name, lat, lon (GeoJSON: the point), url, sub_url, username, password_file, transport, facing,
 /// field_of_view, range, record. Usual other names of them are understood; unknown ones are left out with a warning.
 #[derive(Debug, clap::Args)]
@@ -33,9 +33,9 @@ pub struct Args {
 pub fn run(args: &Args) -> ExitCode {
     let text = match config::read_text(&args.file) {
         Ok(text) => text,
-        Err(fault) => {
-            show(std::slice::from_ref(&fault));
-            return exit_of(&[fault]);
+        Err(faults) => {
+            show(&faults);
+            return exit_of(&faults);
         }
     };
     let name = args.file.display().to_string();
@@ -48,7 +48,7 @@ pub fn run(args: &Args) -> ExitCode {
     };
     show(&imported.warnings);
     let Some(output) = &args.output else {
-        print!("{}", imported.toml);
+        print(&imported.toml);
         return ExitCode::SUCCESS;
     };
     let written = fs::File::create_new(output)

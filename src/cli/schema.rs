@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use schemars::{JsonSchema, schema_for};
 use serde_json::Value as Json;
 
+use super::check::print;
 use crate::{
     config,
     district::{
@@ -75,7 +76,7 @@ pub fn schema(name: Name) -> Json {
 
 /// Runs `chowki schema`.
 pub fn run(args: &Args) -> ExitCode {
-    println!("{:#}", schema(args.name));
+    print(&format!("{:#}\n", schema(args.name)));
     ExitCode::SUCCESS
 }
 

@@ -1,10 +1,6 @@
 //! From the sections as they were read to the settings: what one key cannot know alone. Pure.
 
-use std::{
-    collections::HashMap,
-    io::ErrorKind,
-    net::{IpAddr, SocketAddr},
-};
+use std::collections::HashMap;
 
 use super::{
     certificate,
@@ -13,7 +9,7 @@ use super::{
     reader::{Opened, Read, Reader, closest},
     settings::{
         Api, ApiClient, ApiTls, Broker, BrokerClient, BrokerTls, Data, District, Evidence, Headquarters, Media,
-        Objects, S3, Supervision, collide,
+        Objects, S3, Supervision,
     },
     units::{show_duration, show_size},
 };
@@ -42,7 +38,7 @@ pub(super) fn data(reader: &mut Reader<'_>, keys: &keys::Data) -> Option<Data> {
             let folder = dir.value.display();
             reader
                 .error(Code::Disk, &dir.at, format!("{folder} cannot be made or written: {err}"))
-                .write(format!("a folder that the gateway's user can write: `install -d -o USER -m 750 {folder}`"));
+                .help(format!("make it for the gateway's user: `install -d -o USER -m 750 {folder}`"));
         }
         Some(Ok(disk)) => {
             if let (Some(quota), Some(keep)) = (quota, keep)
@@ -310,55 +306,6 @@ pub(super) fn twins<'k, T: 'k>(
             first.insert(name, &id.at);
         }
     }
-}
-
-/// Listeners that want the same port, and ports that something else has.
-pub(super) fn listeners(reader: &mut Reader<'_>, keys: &keys::Root) {
-    let mut all: Vec<&Read<SocketAddr>> = Vec::new();
-    if let Some(broker) = &keys.broker {
-        all.extend(&broker.value.listen);
-        all.extend(broker.value.tls.as_ref().and_then(|tls| tls.value.listen.as_ref()));
-    }
-    all.extend(keys.api.as_ref().and_then(|api| api.value.listen.as_ref()));
-    for (i, listen) in all.iter().enumerate() {
-        if let Some(other) = all[..i].iter().find(|other| collide(other.value, listen.value)) {
-            let what = format!("{} is taken by {} on line {}", listen.value, other.at.key, reader.line(&other.at));
-            let port = free_port(listen.value.port(), &all);
-            reader
-                .error(Code::Conflict, &listen.at, what)
-                .write(format!("\"{}\"", SocketAddr::new(listen.value.ip(), port)));
-            continue;
-        }
-        if let Some(Err(err)) = reader.host().listen(listen.value) {
-            port_fault(reader, listen, &err);
-        }
-    }
-}
-
-fn port_fault(reader: &mut Reader<'_>, listen: &Read<SocketAddr>, err: &std::io::Error) {
-    let port = listen.value.port();
-    let any = if matches!(listen.value.ip(), IpAddr::V4(_)) { "0.0.0.0" } else { "[::]" };
-    let (what, write) = match err.kind() {
-        ErrorKind::AddrInUse => (
-            format!("another program listens on {} already", listen.value),
-            format!(
-                "another port, or stop it (`ss -ltnp 'sport = :{port}'` names it; if it is chowki, check with --no-ports)"
-            ),
-        ),
-        ErrorKind::AddrNotAvailable => {
-            (format!("this machine does not have the address {}", listen.value.ip()), format!("\"{any}:{port}\""))
-        }
-        ErrorKind::PermissionDenied => (
-            format!("this user may not listen on port {port}"),
-            "a port above 1023, or AmbientCapabilities=CAP_NET_BIND_SERVICE in the service".to_owned(),
-        ),
-        _ => (format!("cannot listen on {}: {err}", listen.value), "another address or port".to_owned()),
-    };
-    reader.error(Code::Port, &listen.at, what).write(write);
-}
-
-fn free_port(port: u16, all: &[&Read<SocketAddr>]) -> u16 {
-    (port..=u16::MAX).chain(1024..port).find(|p| all.iter().all(|l| l.value.port() != *p)).unwrap_or(port)
 }
 
 /// Button ids in topic filters that no button has.

@@ -36,7 +36,7 @@ pub(super) fn check_pair(reader: &mut Reader<'_>, cert: &Read<Opened>, key: &Rea
     if CertifiedKey::new(chain, signing).keys_match().is_err() {
         let what = format!("the key in {file} does not belong to the certificate in {}", cert.value.path.display());
         let begins = "the gateway's own certificate comes first in its file, those of the authorities after it";
-        reader.error(Code::Certificate, &key.at, what).write(format!("the key of that certificate; {begins}"));
+        reader.error(Code::Certificate, &key.at, what).help(format!("name the key of that certificate; {begins}"));
     }
 }
 
@@ -78,11 +78,11 @@ fn chain(reader: &mut Reader<'_>, cert: &Read<Opened>) -> Option<Vec<Certificate
         if seconds > to {
             reader
                 .warning(Code::Certificate, &cert.at, format!("the certificate in {file} expired at {}", show(to)))
-                .write("a new certificate into that file");
+                .help("put a new certificate into that file");
         } else if seconds < from {
             reader
                 .warning(Code::Certificate, &cert.at, format!("the certificate in {file} begins at {}", show(from)))
-                .write("a certificate that is already valid, or set this machine's clock");
+                .help("set this machine's clock, or take a certificate that is valid already");
         }
     }
     Some(chain)

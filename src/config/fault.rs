@@ -82,9 +82,12 @@ pub struct Fault {
     pub key: String,
     /// What is wrong.
     pub what: String,
-    /// What to write instead, or to do.
+    /// What to write instead.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub write: Option<String>,
+    /// What to do, where writing something else is not the remedy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub help: Option<String>,
     /// The line of the file, without its secrets, and how many characters of it are meant.
     #[serde(skip)]
     pub(super) excerpt: Option<(String, usize)>,
@@ -102,12 +105,18 @@ impl Fault {
             key: String::new(),
             what: what.into(),
             write: None,
+            help: None,
             excerpt: None,
         }
     }
     /// Adds what to write instead.
     pub(super) fn write(&mut self, text: impl AsRef<str>) -> &mut Self {
         self.write = Some(mask_urls(text.as_ref()));
+        self
+    }
+    /// Adds what to do.
+    pub(super) fn help(&mut self, text: impl AsRef<str>) -> &mut Self {
+        self.help = Some(mask_urls(text.as_ref()));
         self
     }
     /// Whether it keeps the gateway from starting.
@@ -166,6 +175,7 @@ impl<'a> Source<'a> {
             key: at.key.clone(),
             what: mask_urls(what.as_ref()),
             write: None,
+            help: None,
             excerpt: Some((mask_line(row), width)),
         }
     }

@@ -5,7 +5,8 @@ use serde_json::{Value as Json, json};
 use super::{
     fault::{At, Code},
     node::{Body, Node},
-    reader::{Kind, Reader},
+    reader::Reader,
+    section::Kind,
 };
 use crate::district::place::{Bounds, Place};
 
@@ -32,10 +33,12 @@ impl Kind for Point {
         match Place::new(lat, lon) {
             Ok(place) => Some(place),
             Err(err) => {
-                let fault = reader.error(Code::BadValue, at, err.to_string());
                 match Place::new(lon, lat) {
-                    Ok(swapped) => fault.write(format!("{}   (they look swapped)", show(swapped))),
-                    Err(_) => fault.write(example),
+                    Ok(swapped) => {
+                        let what = format!("{err}; the two look swapped");
+                        reader.error(Code::BadValue, at, what).write(show(swapped))
+                    }
+                    Err(_) => reader.error(Code::BadValue, at, err.to_string()).write(example),
                 };
                 None
             }

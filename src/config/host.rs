@@ -1,5 +1,6 @@
-//! What a config is checked against outside itself: files, ports, disk and memory. Pure: the machine itself is in
-//! `machine`, and tests bring hosts of their own.
+//! What a config is checked against outside itself: files, ports, disk and memory. Pure.
+//!
+//! The machine itself is in `machine`; tests bring hosts of their own.
 
 use std::{
     io,

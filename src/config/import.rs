@@ -1,5 +1,6 @@
-//! An inventory sheet becomes `[[camera]]` sections: CSV (RFC 4180) or GeoJSON (RFC 7946). Rows are read by the same
-//! table of keys as a config. Pure.
+//! An inventory sheet becomes `[[camera]]` sections. Pure.
+//!
+//! CSV (RFC 4180) or GeoJSON (RFC 7946); rows are read by the same table of keys as a config.
 
 use std::{collections::HashSet, ops::Range, path::Path};
 
@@ -12,7 +13,8 @@ use super::{
     kinds::Names,
     mask,
     node::{Body, Entry, Node, Table},
-    reader::{Reader, Section as _, closest, path},
+    reader::{Reader, closest, path},
+    section::Section as _,
 };
 use crate::district::ids::CameraId;
 
@@ -87,6 +89,8 @@ const OTHER_NAMES: [(&str, &str); 26] = [
 /// # Errors
 /// Every fault and every warning, when there is at least one error.
 pub fn import(text: &str, file: &str, sheet: Sheet) -> Result<Imported, Vec<Fault>> {
+    // Spreadsheets write a byte order mark.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut reader = Reader::new(file, text, &Nowhere);
     let rows = match sheet {
         Sheet::Csv => csv_rows(&mut reader, text),
@@ -201,10 +205,7 @@ fn is_number(key: &str) -> bool {
     matches!(key, "lat" | "lon" | "facing" | "field_of_view" | "range")
 }
 
-fn csv_rows(reader: &mut Reader<'_>, whole: &str) -> Vec<Row> {
-    // Spreadsheets write a byte order mark.
-    let text = whole.strip_prefix('\u{feff}').unwrap_or(whole);
-    let shift = whole.len() - text.len();
+fn csv_rows(reader: &mut Reader<'_>, text: &str) -> Vec<Row> {
     let header = text.lines().next().unwrap_or("");
     let count = |c: char| header.matches(c).count();
     let delimiter = [';', '\t'].into_iter().find(|&c| count(c) > count(',')).unwrap_or(',');
@@ -221,15 +222,15 @@ fn csv_rows(reader: &mut Reader<'_>, whole: &str) -> Vec<Row> {
         let record = match record {
             Ok(record) => record,
             Err(err) => {
-                let byte = err.position().map_or(0, |p| p.byte() as usize) + shift;
+                let byte = err.position().map_or(0, |p| p.byte() as usize);
                 let at = At { span: byte..byte + 1, key: String::new() };
                 reader.error(Code::Syntax, &at, format!("this is not a row of CSV: {err}"));
                 continue;
             }
         };
         let start = record.position().map_or(0, |p| p.byte() as usize);
-        let spans = cell_spans(text, start, delimiter, shift);
-        let span = |i: usize| spans.get(i).cloned().unwrap_or(start + shift..start + shift + 1);
+        let spans = cell_spans(text, start, delimiter);
+        let span = |i: usize| spans.get(i).cloned().unwrap_or(start..start + 1);
         let Some(keys) = &keys else {
             keys = Some(record.iter().enumerate().map(|(i, name)| columns.key(reader, name, span(i))).collect());
             continue;
@@ -237,7 +238,7 @@ fn csv_rows(reader: &mut Reader<'_>, whole: &str) -> Vec<Row> {
         if record.iter().all(|cell| cell.trim().is_empty()) {
             continue;
         }
-        let line = span(0).start..spans.last().map_or(start + shift + 1, |s| s.end);
+        let line = span(0).start..spans.last().map_or(start + 1, |s| s.end);
         if record.len() != keys.len() {
             let at = At { span: line.clone(), key: String::new() };
             let what = format!("this row has {} cells, and the header {}", record.len(), keys.len());
@@ -263,7 +264,7 @@ fn csv_rows(reader: &mut Reader<'_>, whole: &str) -> Vec<Row> {
 }
 
 /// Where the cells of the row that begins at `start` stand.
-fn cell_spans(text: &str, start: usize, delimiter: char, shift: usize) -> Vec<Range<usize>> {
+fn cell_spans(text: &str, start: usize, delimiter: char) -> Vec<Range<usize>> {
     let rest = text.get(start..).unwrap_or("");
     // The position of a record may be that of line ends before it.
     let skip = rest.len() - rest.trim_start_matches(['\r', '\n']).len();
@@ -273,17 +274,17 @@ fn cell_spans(text: &str, start: usize, delimiter: char, shift: usize) -> Vec<Ra
         match c {
             '"' => quoted = !quoted,
             '\n' | '\r' if !quoted => {
-                spans.push(begin + shift..at + shift);
+                spans.push(begin..at);
                 return spans;
             }
             c if c == delimiter && !quoted => {
-                spans.push(begin + shift..at + shift);
+                spans.push(begin..at);
                 begin = at + 1;
             }
             _ => {}
         }
     }
-    spans.push(begin + shift..text.len() + shift);
+    spans.push(begin..text.len());
     spans
 }
 

@@ -243,14 +243,14 @@ fn unseen(reader: &mut Reader<'_>, buttons: &[keys::Button], cameras: &[keys::Ca
         let near = places[from..].iter().take_while(|p| p.lat() <= at.value.lat() + band);
         if !near.into_iter().any(|p| p.distance_m(at.value) <= radius_m) {
             let nearest = places.iter().map(|p| p.distance_m(at.value)).min_by(f64::total_cmp);
-            let (what, write) = match nearest {
+            let (what, help) = match nearest {
                 Some(d) => (
                     format!("no camera stands within {radius_m} m of this button: the nearest is {d:.0} m away"),
-                    "a camera nearer to it, a [button.unit] with a url, or a larger radius under [evidence]",
+                    "place a camera nearer to it, give it a [button.unit] with a url, or widen radius under [evidence]",
                 ),
-                None => ("no camera sees this button: there is none".to_owned(), "[[camera]]"),
+                None => ("no camera sees this button: there is none".to_owned(), "add a [[camera]]"),
             };
-            reader.warning(Code::NoCamera, &at.at, what).write(write);
+            reader.warning(Code::NoCamera, &at.at, what).help(help);
         }
     }
 }

@@ -126,7 +126,7 @@ mod tests {
         assert_eq!(&text[items[1].span.clone()], "-2.5e1");
         assert!(matches!(&items[2].body, Body::Text(t) if t == "x\"y"));
         assert!(table.get("b").is_none());
-        assert_eq!(parse("{\n \"a\": tru }").unwrap_err().0.start, 10);
+        assert_eq!(parse("{\n \"a\": tru }").unwrap_err().0.start, 11);
     }
 
     proptest! {

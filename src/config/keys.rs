@@ -1,11 +1,13 @@
-//! Every key of a config, said once: the reader, the did-you-mean, the defaults and the JSON Schema come from here.
-//! Pure.
+//! Every key of a config, said once. Pure.
+//!
+//! The reader, the did-you-mean, the defaults and the JSON Schema come from here.
 
 use super::{
     ground::{Point, Rectangle},
     kinds::{Choice, Each, Flag, Id, OneOrMore, Positive, Rate, Size, Sub, Text, Time, Whole, Within, Words},
     links::{File, Folder, HttpUrl, Listen, MqttUrl, ObjectsUrl, RtspUrl, SecretFile, Speaker},
-    reader::{Key, Kind, Need, Read, Section, sections},
+    reader::Read,
+    section::{Key, Kind, Need, Section, sections},
     settings::Role,
     topic::Filter,
 };

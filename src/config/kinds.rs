@@ -7,8 +7,9 @@ use serde_json::{Value as Json, json};
 use super::{
     fault::{At, Code},
     node::{Body, Node, Table},
-    reader::{Key, Kind, Read, Reader, Section, closest},
+    reader::{Read, Reader, closest},
     schema::section_schema,
+    section::{Key, Kind, Section},
     units,
 };
 use crate::district::ids::IdError;
@@ -382,7 +383,8 @@ impl<K: Kind> Kind for OneOrMore<K> {
                 out.push(Read { value, at });
             }
         }
-        (out.len() == nodes.len()).then_some(out)
+        // Those that are faulty have been reported; the others are still looked at.
+        Some(out)
     }
     fn schema() -> Json {
         json!({ "anyOf": [K::schema(), { "type": "array", "items": K::schema(), "minItems": 1 }] })

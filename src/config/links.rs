@@ -11,7 +11,8 @@ use url::Url;
 use super::{
     fault::{At, Code},
     node::{Body, Node},
-    reader::{Kind, Opened, Reader},
+    reader::{Opened, Reader},
+    section::Kind,
     settings::{MqttAddress, Objects, Talkback, TalkbackCodec},
 };
 use crate::district::secret::Secret;

@@ -1,7 +1,7 @@
 //! Floor 1. TOML as an installer writes it -> validated settings and inventory; every fault with file, line, column and what to write instead.
 //!
-//! [`load`] reads a file, [`parse`] a text for any [`Host`]. Both report every fault at once. All keys stand in one
-//! table (`keys.rs`), which the reader, the did-you-mean, the defaults and the JSON [`schema`] come from.
+//! [`load`] reads a file, [`parse()`] a text for any [`Host`]. Both report every fault at once. All keys stand in one
+//! table (`keys.rs`), which the reader, the did-you-mean, the defaults and the JSON [`schema()`] come from.
 
 mod assemble;
 mod certificate;
@@ -14,6 +14,7 @@ mod json;
 mod keys;
 mod kinds;
 mod links;
+mod listeners;
 mod machine;
 mod mask;
 mod node;
@@ -21,6 +22,7 @@ mod parse;
 mod reader;
 mod render;
 mod schema;
+mod section;
 mod settings;
 mod topic;
 mod units;
@@ -44,6 +46,9 @@ pub use units::{NotAQuantity, duration, rate, show_duration, show_rate, show_siz
 /// The largest config that is read, in bytes: a hundred thousand cameras have room in it.
 const LARGEST_CONFIG: u64 = 64 << 20;
 
+/// What some editors and spreadsheets begin a text with.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// Reads and checks a config and every file that it names.
 ///
 /// # Errors
@@ -51,33 +56,36 @@ const LARGEST_CONFIG: u64 = 64 << 20;
 /// fault is [`Code::Unreadable`].
 pub fn load(path: &Path, ports: Ports) -> Result<Loaded, Vec<Fault>> {
     let name = path.display().to_string();
-    let text = read_text(path).map_err(|fault| vec![fault])?;
+    let text = read_text(path)?;
     let dir = path.parent().unwrap_or(Path::new(""));
     parse(&text, &name, &Machine::new(dir, ports))
 }
 
-/// Reads a text file that an installer wrote.
+/// Reads a text file that an installer wrote; a byte order mark is left out.
 ///
 /// # Errors
 /// [`Code::Unreadable`] with the system's reason; [`Code::Syntax`] when it is not UTF-8.
-pub fn read_text(path: &Path) -> Result<String, Fault> {
+pub fn read_text(path: &Path) -> Result<String, Vec<Fault>> {
     use std::io::Read as _;
     let name = path.display().to_string();
     let mut bytes = Vec::new();
     let read = std::fs::File::open(path).and_then(|file| file.take(LARGEST_CONFIG + 1).read_to_end(&mut bytes));
     if let Err(err) = read {
         let mut fault = Fault::whole(Code::Unreadable, &name, format!("cannot be read: {err}"));
-        fault.write("the name of a file that is there and that this user can read");
-        return Err(fault);
+        fault.help("name a file that is there and that this user can read");
+        return Err(vec![fault]);
     }
     if bytes.len() as u64 > LARGEST_CONFIG {
-        return Err(Fault::whole(Code::Unreadable, &name, "is larger than 64 MiB"));
+        return Err(vec![Fault::whole(Code::Unreadable, &name, "is larger than 64 MiB")]);
+    }
+    if bytes.starts_with(BYTE_ORDER_MARK) {
+        bytes.drain(..BYTE_ORDER_MARK.len());
     }
     String::from_utf8(bytes).map_err(|err| {
         let line = err.as_bytes()[..err.utf8_error().valid_up_to()].iter().filter(|b| **b == b'\n').count() + 1;
         let mut fault = Fault::whole(Code::Syntax, &name, format!("is not UTF-8 text on line {line}"));
         fault.line = line;
-        fault.write("the file saved as UTF-8");
-        fault
+        fault.help("save it as UTF-8");
+        vec![fault]
     })
 }

@@ -9,7 +9,7 @@ use super::{
     fault::{At, Code, Fault, any_error},
     host::Host,
     items::{self, Around},
-    keys,
+    keys, listeners,
     node::Table,
     reader::Reader,
     settings::Config,
@@ -32,6 +32,7 @@ pub struct Loaded {
 /// # Errors
 /// Every fault and every warning in the order of the file, when there is at least one error.
 pub fn parse(text: &str, file: &str, host: &dyn Host) -> Result<Loaded, Vec<Fault>> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut reader = Reader::new(file, text, host);
     let (table, errors) = DeTable::parse_recoverable(text);
     for error in &errors {
@@ -59,16 +60,16 @@ fn syntax(reader: &mut Reader<'_>, text: &str, error: &toml::de::Error) {
     let at = At { span: span.clone(), key: String::new() };
     let message = error.message().trim();
     let line = text.get(..span.start).map_or("", |before| before.rsplit('\n').next().unwrap_or(""));
-    let write = if message.contains("duplicate key") {
-        "each key and each [section] once; [[button]] and [[camera]] in double brackets repeat"
+    let help = if message.contains("duplicate key") {
+        "write each key and each [section] once; [[button]] and [[camera]], in double brackets, repeat"
     } else if message.contains("string values must be quoted") {
-        "the text in quotes: \"...\""
+        "write the text in quotes: \"...\""
     } else if line.trim().is_empty() && message.contains("key") {
-        "NAME = VALUE, or [section]"
+        "write NAME = VALUE, or [section]"
     } else {
         "see https://toml.io for how values are written: texts in quotes, lists in [ ]"
     };
-    reader.error(Code::Syntax, &at, format!("this is not TOML: {message}")).write(write);
+    reader.error(Code::Syntax, &at, format!("this is not TOML: {message}")).help(help);
 }
 
 /// After a syntax error the rest was read as well as it went: what seems to be missing may stand on the broken line,
@@ -107,7 +108,7 @@ fn assemble_all(reader: &mut Reader<'_>, root: &keys::Root) -> Option<(Config, I
     let api = root.api.as_ref().and_then(|api| assemble::api(reader, &api.value));
     let headquarters =
         root.headquarters.as_ref().map(|hq| assemble::headquarters(reader, &hq.value, district.as_ref()));
-    assemble::listeners(reader, root);
+    listeners::check(reader, root);
 
     let (no_buttons, no_cameras) = (Vec::new(), Vec::new());
     let button_keys = root.button.as_ref().map_or(&no_buttons, |b| &b.value);

@@ -6,71 +6,15 @@ use std::{
     sync::Arc,
 };
 
-use serde_json::Value as Json;
 use toml::de::DeValue;
 
 use super::{
     fault::{At, Code, Fault, Severity, Source},
     host::Host,
     mask,
-    node::{Body, Entry, Node, Table},
+    node::{Entry, Node, Table},
+    section::{Key, Kind, Need, Section},
 };
-
-/// Whether a key has to be there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Need {
-    /// Without it there is a fault.
-    Required,
-    /// It may be left out, and nothing stands in its place.
-    Optional,
-    /// It may be left out: its example is its default; without an example, an empty table or list.
-    Default,
-}
-
-/// One key of a section.
-#[derive(Debug)]
-pub(super) struct Key {
-    /// Its name.
-    pub name: &'static str,
-    /// What it is, for people.
-    pub doc: &'static str,
-    /// Whether it has to be there.
-    pub need: Need,
-    /// An example, as TOML; for [`Need::Default`] the default.
-    pub example: Option<&'static str>,
-    /// The JSON Schema of its value.
-    pub schema: fn() -> Json,
-    /// The keys below it, when it holds tables.
-    pub below: fn() -> &'static [Key],
-}
-
-/// A table of known keys.
-pub(super) trait Section: Sized {
-    /// What it is, for people.
-    const DOC: &'static str;
-    /// Its keys.
-    const KEYS: &'static [Key];
-    /// Reads it. Keys that are faulty or not there are `None` in it.
-    fn read(reader: &mut Reader<'_>, table: &Table, here: At) -> Self;
-}
-
-/// A kind of value: how it is read and what editors know of it.
-pub(super) trait Kind {
-    /// What it becomes.
-    type Value;
-    /// Reads it; a fault is reported and gives `None`.
-    fn read(reader: &mut Reader<'_>, node: &Node, at: &At) -> Option<Self::Value>;
-    /// Its JSON Schema.
-    fn schema() -> Json;
-    /// The keys below it, when it holds tables.
-    fn below() -> &'static [Key] {
-        &[]
-    }
-    /// What stands there when nothing does.
-    fn nothing() -> Body {
-        Body::Table(Table::default())
-    }
-}
 
 /// A value and where it stands.
 #[derive(Debug, Clone)]
@@ -163,11 +107,11 @@ impl<'a> Reader<'a> {
 
     /// All faults, in the order of the file.
     pub fn finish(mut self) -> Vec<Fault> {
-        for (path, known) in &self.files {
+        for known in self.files.values() {
             if let Some(fault) = known.fault.and_then(|i| self.faults.get_mut(i))
                 && known.uses > 1
             {
-                fault.what = format!("{} ({} is named {} times)", fault.what, path.display(), known.uses);
+                fault.what = format!("{} (named {} times)", fault.what, known.uses);
             }
         }
         self.faults.sort_by_key(|f| (f.line, f.column));
@@ -229,11 +173,14 @@ impl<'a> Reader<'a> {
         let at = At { span: entry.span.clone(), key: path(&here.key, &entry.key) };
         if mask::is_secret_key(&entry.key) {
             let file = secret_file_key(&entry.key, keys);
-            self.error(Code::SecretInConfig, &at, format!("`{}`: no secret stands in the config itself", entry.key))
-                .write(match file {
-                    Some(file) => format!("{file} = \"NAME.{}\", and the secret in that file, mode 0600", entry.key),
-                    None => "leave it out".to_owned(),
-                });
+            let what = format!("`{}`: no secret stands in the config itself", entry.key);
+            let fault = self.error(Code::SecretInConfig, &at, what);
+            match file {
+                Some(file) => fault
+                    .write(format!("{file} = \"NAME.{}\"", entry.key))
+                    .help("put the secret into that file, mode 0600"),
+                None => fault.help("leave it out"),
+            };
             return;
         }
         let what = match here.key.as_str() {
@@ -242,7 +189,7 @@ impl<'a> Reader<'a> {
         };
         let names: Vec<&str> = keys.iter().map(|key| key.name).collect();
         let write = match (closest(&entry.key, names.iter().copied()), elsewhere(&entry.key)) {
-            (Some(name), _) => format!("{name}   (did you mean that?)"),
+            (Some(name), _) => name.to_owned(),
             (None, Some(section)) => format!("it under [{section}], where `{}` belongs", entry.key),
             (None, None) => format!("one of: {}", names.join(", ")),
         };
@@ -280,7 +227,7 @@ impl<'a> Reader<'a> {
             Err(err) if err.kind() == std::io::ErrorKind::NotFound => {
                 let fault = self.error(Code::File, at, format!("there is no file {shown}"));
                 if private {
-                    fault.write(format!("the secret into that file: `install -m 600 /dev/stdin {shown}`"));
+                    fault.help(format!("put the secret into it: `install -m 600 /dev/stdin {shown}`"));
                 } else {
                     fault.write("the name of a file that is there, relative to this config");
                 }
@@ -288,17 +235,17 @@ impl<'a> Reader<'a> {
             }
             Err(err) => {
                 self.error(Code::File, at, format!("{shown} cannot be read: {err}"))
-                    .write("the name of a file that the gateway's user can read (check the modes of its folders too)");
+                    .help("let the gateway's user read it, and enter the folders above it");
                 return None;
             }
         };
         if file.bytes.iter().all(u8::is_ascii_whitespace) {
-            self.error(Code::File, at, format!("{shown} is empty")).write("something into that file");
+            self.error(Code::File, at, format!("{shown} is empty")).help("put into it what belongs there");
             return None;
         }
         if private && file.world_readable {
             self.warning(Code::Exposed, at, format!("every user of this machine can read {shown}"))
-                .write(format!("`chmod o= {shown}`"));
+                .help(format!("`chmod o= {shown}`"));
         }
         Some(file.bytes.into())
     }
@@ -378,46 +325,3 @@ fn show_section(key: &str) -> String {
         None => format!("[{key}]"),
     }
 }
-
-/// Declares sections: one table that the reader, the did-you-mean and the JSON Schema all come from.
-macro_rules! sections {
-    ($(
-        $(#[doc = $doc:literal])+
-        $name:ident {
-            $( $(#[doc = $key_doc:literal])+ $need:ident $key:ident: $kind:ty $(= $example:tt)?; )+
-        }
-    )+) => { $(
-        $(#[doc = $doc])+
-        #[derive(Debug)]
-        pub(in crate::config) struct $name {
-            /// Where the section stands.
-            #[allow(dead_code, reason = "not every section has rules of its own")]
-            pub here: $crate::config::fault::At,
-            $( $(#[doc = $key_doc])+ pub $key: Option<Read<<$kind as Kind>::Value>>, )+
-        }
-
-        impl Section for $name {
-            const DOC: &'static str = concat!($($doc),+);
-            const KEYS: &'static [Key] = &[ $( Key {
-                name: stringify!($key),
-                doc: concat!($($key_doc),+),
-                need: Need::$need,
-                example: sections!(@example $($example)?),
-                schema: <$kind as Kind>::schema,
-                below: <$kind as Kind>::below,
-            } ),+ ];
-            fn read(
-                reader: &mut $crate::config::reader::Reader<'_>,
-                table: &$crate::config::node::Table,
-                here: $crate::config::fault::At,
-            ) -> Self {
-                let mut keys = Self::KEYS.iter();
-                $( let $key = keys.next().and_then(|key| reader.key::<$kind>(table, &here, key)); )+
-                Self { here, $($key),+ }
-            }
-        }
-    )+ };
-    (@example) => { None };
-    (@example $example:tt) => { Some(stringify!($example)) };
-}
-pub(super) use sections;

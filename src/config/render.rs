@@ -59,6 +59,9 @@ fn render_one(out: &mut String, fault: &Fault, colour: bool) {
         let write = write.split('\n').map(printable).collect::<Vec<_>>().join(&format!("\n{margin}          "));
         let _ = writeln!(out, "{margin} {} write: {}", paint("1;34", "="), paint("32", &write));
     }
+    if let Some(help) = &fault.help {
+        let _ = writeln!(out, "{margin} {} help: {}", paint("1;34", "="), printable(help));
+    }
     out.push('\n');
 }
 

@@ -6,7 +6,7 @@ use toml::de::DeValue;
 use super::{
     keys::Root,
     node::{Body, Node},
-    reader::{Need, Section},
+    section::{Need, Section},
 };
 
 /// JSON Schema (draft 2020-12) of a config file.

@@ -1,11 +1,6 @@
 //! The settings of a gateway, validated. What a config becomes once nothing is wrong with it. Pure.
 
-use std::{
-    collections::HashMap,
-    net::{IpAddr, SocketAddr},
-    path::PathBuf,
-    time::Duration,
-};
+use std::{collections::HashMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use crate::district::{
     ids::{ButtonId, ClientId, DistrictId},
@@ -267,12 +262,4 @@ impl Config {
         let tls = self.broker.tls.as_ref().map(|tls| ("broker.tls.listen", tls.listen));
         plain.into_iter().chain(tls).chain([("api.listen", self.api.listen)]).collect()
     }
-}
-
-/// Whether two listeners would want the same port of the same address.
-pub(super) fn collide(a: SocketAddr, b: SocketAddr) -> bool {
-    let wild = |ip: IpAddr| ip.is_unspecified();
-    // `[::]` takes IPv4 too, by Linux's default of net.ipv6.bindv6only.
-    let covers = |x: IpAddr, y: IpAddr| x == y || (wild(x) && (x.is_ipv6() || y.is_ipv4()));
-    a.port() != 0 && a.port() == b.port() && (covers(a.ip(), b.ip()) || covers(b.ip(), a.ip()))
 }

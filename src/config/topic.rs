@@ -5,7 +5,8 @@ use serde_json::{Value as Json, json};
 use super::{
     fault::{At, Code},
     node::{Body, Node},
-    reader::{Kind, Reader},
+    reader::Reader,
+    section::Kind,
 };
 
 /// Why a text is not a topic filter a client may have.
