@@ -74,9 +74,10 @@ mod tests {
         }
         let page = std::str::from_utf8(asset("/").unwrap().bytes).unwrap();
         assert!(!page.contains("<style") && !page.contains("style=") && !page.contains("onclick"));
-        assert!(
-            page.matches("<script").all(|_| true)
-                && page.matches("<script").count() == page.matches("src=\"/page/app.js\"").count()
+        assert_eq!(
+            page.matches("<script").count(),
+            page.matches("<script type=\"module\" src=\"/page/").count(),
+            "scripts come as files"
         );
     }
 }

@@ -226,6 +226,7 @@ export class EvidencePlayer {
       this.#active = segment.group;
     }
     await this.#append(bytes);
+    // An init segment that states a duration ends there; one that states none is endless.
     const [, to] = this.range;
     const total = (to - this.#origin) / 1000;
     if (this.#source.readyState === 'open' && !(this.#source.duration >= total)) this.#source.duration = total;

@@ -1,5 +1,6 @@
-//! What a viewer gets when: RTP packets of a looping clip and RTCP sender reports, in real time (RFC 3550, RFC 6184).
-//! Pure.
+//! What a viewer gets when: RTP packets of a looping clip and RTCP sender reports, in real time. Pure.
+//!
+//! RFC 3550 for RTP and RTCP, RFC 6184 for H.264 in it.
 
 use std::{sync::Arc, time::Duration};
 
