@@ -26,8 +26,7 @@ pub(super) async fn object(
     let held = api.gateway.media().evidence(id, &camera).await.map_err(failed)?;
     if name == "index.m3u8" {
         let list = shelf::playlist(&held, Some(evidence));
-        let headers =
-            [(header::CONTENT_TYPE, "application/vnd.apple.mpegurl"), (header::CACHE_CONTROL, "no-store")];
+        let headers = [(header::CONTENT_TYPE, "application/vnd.apple.mpegurl"), (header::CACHE_CONTROL, "no-store")];
         return Ok((headers, list).into_response());
     }
     let Some(object) = held.iter().find(|o| o.meta.name == name) else {

@@ -78,14 +78,17 @@ async fn step(
     let body: StepBody = if body.is_empty() {
         StepBody::default()
     } else {
-        serde_json::from_slice(&body).map_err(|e| Problem::bad_request(format!("the body is not {{\"by\": ..}}: {e}")))?
+        serde_json::from_slice(&body)
+            .map_err(|e| Problem::bad_request(format!("the body is not {{\"by\": ..}}: {e}")))?
     };
     // Who has a token is who the token says; the body's name is only for a gateway without clients.
     let by = caller.name.map_or(body.by, |name| name.to_string());
     let command = Command { command: verb, incident: Some(parse(&id)?), button: None, by, id: body.id };
     match api.gateway.command(command).await {
         Some(Ok(())) => Ok(StatusCode::NO_CONTENT),
-        Some(Err(e @ (CommandError::NoIncident(_) | CommandError::NoButton(_)))) => Err(Problem::not_found(e.to_string())),
+        Some(Err(e @ (CommandError::NoIncident(_) | CommandError::NoButton(_)))) => {
+            Err(Problem::not_found(e.to_string()))
+        }
         None => Err(Problem::unavailable("the gateway is stopping; try again")),
     }
 }

@@ -67,9 +67,8 @@ fn page_routes() -> Router<Api> {
 fn page_file(path: &str) -> Response {
     use axum::response::IntoResponse;
     match page::asset(path) {
-        Some(asset) => {
-            ([(header::CONTENT_TYPE, asset.content_type), (header::CACHE_CONTROL, "no-cache")], asset.bytes).into_response()
-        }
+        Some(asset) => ([(header::CONTENT_TYPE, asset.content_type), (header::CACHE_CONTROL, "no-cache")], asset.bytes)
+            .into_response(),
         None => Problem::not_found("no such file").into_response(),
     }
 }

@@ -16,14 +16,19 @@ use clap::{Parser, Subcommand};
 
 /// The edge gateway of a city district: panic buttons, cameras, headquarters.
 #[derive(Debug, Parser)]
-#[command(name = "chowki", version, propagate_version = true, after_help = "\
+#[command(
+    name = "chowki",
+    version,
+    propagate_version = true,
+    after_help = "\
 Examples:
   chowki demo                               a whole district on this machine, to look at
   chowki check /etc/chowki/district.toml    every fault of a config at once
   chowki run --config /etc/chowki/district.toml
   chowki press saddar-01                    press a button of the demo and follow it
 
-RUST_LOG=debug shows more of what happens, RUST_LOG=warn less.")]
+RUST_LOG=debug shows more of what happens, RUST_LOG=warn less."
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

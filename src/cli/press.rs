@@ -91,7 +91,9 @@ impl Until {
 /// Runs `chowki press`.
 pub fn run(args: &Args) -> ExitCode {
     let Some(config) = args.config.clone().or_else(demo::running_config) else {
-        eprintln!("chowki press: no demo is running; start `chowki demo` in another terminal, or name a config with --config");
+        eprintln!(
+            "chowki press: no demo is running; start `chowki demo` in another terminal, or name a config with --config"
+        );
         return ExitCode::from(exit::NO_INPUT);
     };
     let target = match target(&config, &args.button) {
@@ -157,10 +159,7 @@ async fn follow(args: &Args, target: Target) -> Result<(), String> {
             match link.poll().await.map_err(|e| super::chain(&e))? {
                 Event::Incoming(Packet::SubAck(_)) => {
                     say.step("pressed", &press);
-                    client
-                        .publish(&press_topic, QoS::AtLeastOnce, false, payload.clone())
-                        .await
-                        .map_err(text)?;
+                    client.publish(&press_topic, QoS::AtLeastOnce, false, payload.clone()).await.map_err(text)?;
                 }
                 Event::Incoming(Packet::PubAck(_)) => say.step("acknowledged", "the gateway has it on disk"),
                 Event::Incoming(Packet::Publish(p)) => {

@@ -87,12 +87,7 @@ impl Running {
 }
 
 /// Starts the gateway and its API. `extra` are the demo's own routes.
-pub(super) async fn start(
-    loaded: Loaded,
-    scope: &Scope,
-    demo: bool,
-    extra: axum::Router,
-) -> Result<Running, String> {
+pub(super) async fn start(loaded: Loaded, scope: &Scope, demo: bool, extra: axum::Router) -> Result<Running, String> {
     let settings = loaded.config.api.clone();
     let tls = settings.tls.as_ref().map(|t| tls::server(&t.cert, &t.key, None)).transpose();
     let tls = tls.map_err(|e| super::chain(&e))?;

@@ -1,10 +1,6 @@
 //! Every camera's ring and the session that fills it: masts and units alike.
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::sync::mpsc;
 

@@ -229,11 +229,7 @@ impl Forwarder {
     }
 
     /// The playlist; and the manifest when nothing will come any more. Whether that is so.
-    async fn put_lists(
-        &self,
-        incident: IncidentId,
-        evidence: &CameraEvidence,
-    ) -> Result<bool, PutError> {
+    async fn put_lists(&self, incident: IncidentId, evidence: &CameraEvidence) -> Result<bool, PutError> {
         let held = self.asked(self.media.evidence(incident, &evidence.camera).await).unwrap_or_default();
         let folder = shelf::folder(&self.district, incident, &evidence.camera);
         let there: Vec<_> = held.iter().filter(|o| o.delivered).cloned().collect();

@@ -7,12 +7,7 @@ use tracing::{info, warn};
 
 use super::board::Status;
 use crate::{
-    district::{
-        button::ButtonCondition,
-        clock::Utc,
-        ids::DistrictId,
-        incident::Incident,
-    },
+    district::{button::ButtonCondition, clock::Utc, ids::DistrictId, incident::Incident},
     host::clock,
     uplink::{
         events::{Document, Event, Events, Lane, Tag},

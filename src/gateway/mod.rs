@@ -236,11 +236,8 @@ async fn open_spool(
     scope: &Scope,
 ) -> Result<(Journal, MediaStore, mpsc::Receiver<Vec<Evicted>>), Error> {
     let dir = config.data.dir.clone();
-    let settings = MediaSettings {
-        quota: config.data.media_quota,
-        keep_free: config.data.keep_free,
-        ..MediaSettings::default()
-    };
+    let settings =
+        MediaSettings { quota: config.data.media_quota, keep_free: config.data.keep_free, ..MediaSettings::default() };
     let lookups = scope.clone();
     let opened = scope.spawn_blocking("open spool", move || -> Result<_, spool::Error> {
         let journal = spool::journal::open(&dir.join("journal"), JournalSettings::default())?;
@@ -310,14 +307,9 @@ fn intake_settings(config: &Config) -> Result<intake::Settings, Error> {
     })
 }
 
-fn hq_settings(
-    hq: &crate::config::Headquarters,
-    config: &Config,
-) -> Result<(events::Settings, objects::Store), Error> {
+fn hq_settings(hq: &crate::config::Headquarters, config: &Config) -> Result<(events::Settings, objects::Store), Error> {
     let address = |a: &crate::config::MqttAddress| events::Address { host: a.host.clone(), port: a.port, tls: a.tls };
-    let ca = hq.ca.as_ref().map(|file| {
-        std::fs::read(file).map_err(|e| Error::File(file.display().to_string(), e))
-    });
+    let ca = hq.ca.as_ref().map(|file| std::fs::read(file).map_err(|e| Error::File(file.display().to_string(), e)));
     let ca = ca.transpose()?;
     let mqtt = events::Settings {
         login: hq.login.as_ref().map(|l| (l.username.clone(), l.password.clone())),

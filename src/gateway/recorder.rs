@@ -231,7 +231,8 @@ impl Shelf {
 
     async fn frame(&mut self, frame: &std::sync::Arc<Frame>) {
         let recording = self.recording.get_or_insert_with(|| {
-            let hole = if self.position == Position::default() { Duration::ZERO } else { frame.captured.since(self.covered) };
+            let hole =
+                if self.position == Position::default() { Duration::ZERO } else { frame.captured.since(self.covered) };
             Recording::resume(shelf::fragments(), Position { at: self.position.at + hole, ..self.position })
         });
         let pieces = recording.push(frame);

@@ -43,7 +43,8 @@ pub(super) fn publish(facade: Facade, scope: &Scope) {
 async fn read(shared: &Shared) -> Status {
     let link = shared.hq.seen();
     let board = &shared.board;
-    let presence = |b: &std::sync::Arc<crate::district::inventory::Button>| board.condition_of(&b.id).map(|c| c.presence);
+    let presence =
+        |b: &std::sync::Arc<crate::district::inventory::Button>| board.condition_of(&b.id).map(|c| c.presence);
     let buttons = shared.inventory.buttons();
     let cameras = board.camera_states();
     let live = cameras.iter().filter(|s| **s == CameraState::Live).count();

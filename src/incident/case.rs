@@ -1,6 +1,6 @@
 //! One incident as the engine holds it: its document and what a document does not show. Pure.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Duration};
 
 use crate::district::{
     clock::{Mono, Utc},
@@ -57,6 +57,8 @@ impl Case {
     /// The case that an [`Opened`] makes.
     pub fn new(opened: Opened) -> Self {
         let Opened { document, keys, from, until, delivered } = opened;
+        // The first revision for evidence comes a while after the press, not with its first fragment.
+        let published = Mono::from_boot(Duration::from_millis(document.pressed_at.monotonic_ms));
         let untold = document.presses.iter().map(|p| (p.press.clone(), document.revision)).collect();
         Self {
             document,
@@ -66,7 +68,7 @@ impl Case {
             delivered,
             untold,
             evidence_changed: false,
-            published: Mono::default(),
+            published,
             unstored: false,
         }
     }

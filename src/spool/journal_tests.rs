@@ -70,7 +70,9 @@ impl Model {
 
     /// Opens and checks; `None` when the disk went away meanwhile.
     fn open(&mut self, disk: &SimDisk, what: &str) -> Option<Log> {
-        if std::env::var("DUMP").is_ok() { dump(disk, what); }
+        if std::env::var("DUMP").is_ok() {
+            dump(disk, what);
+        }
         let mut opened = open_log(Arc::new(disk.clone()), Path::new(DIR), settings()).ok()?;
         self.check(&opened.entries, what);
         assert!(opened.report.is_sound(), "{what}: {:?}", opened.report);
@@ -115,11 +117,22 @@ impl Model {
 
 fn dump(disk: &SimDisk, what: &str) {
     let disk: Arc<dyn Disk> = Arc::new(disk.clone());
-    let (found, headless) = recovery::read_segments(&disk, Path::new(DIR), Purpose::Journal, |_, _| Some(crate::spool::scan::Depth::Payloads)).unwrap();
+    let (found, headless) = recovery::read_segments(&disk, Path::new(DIR), Purpose::Journal, |_, _| {
+        Some(crate::spool::scan::Depth::Payloads)
+    })
+    .unwrap();
     println!("== {what} headless {headless:?}");
     for s in found {
         print!("{} {:?} |", s.number, s.header);
-        for r in &s.scanned.records { print!(" {}({},k{},i{})", r.header.sequence, r.header.synced_below, r.header.kind, r.payload.get(..8).map_or(0, |b| u64::from_le_bytes(b.try_into().unwrap()))); }
+        for r in &s.scanned.records {
+            print!(
+                " {}({},k{},i{})",
+                r.header.sequence,
+                r.header.synced_below,
+                r.header.kind,
+                r.payload.get(..8).map_or(0, |b| u64::from_le_bytes(b.try_into().unwrap()))
+            );
+        }
         println!();
     }
 }

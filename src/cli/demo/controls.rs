@@ -47,7 +47,11 @@ async fn backhaul(State(demo): Shared, Json(Up { up }): Json<Up>) -> Result<Stat
     }
 }
 
-async fn camera(State(demo): Shared, Path(camera): Path<String>, Json(Up { up }): Json<Up>) -> Result<StatusCode, Problem> {
+async fn camera(
+    State(demo): Shared,
+    Path(camera): Path<String>,
+    Json(Up { up }): Json<Up>,
+) -> Result<StatusCode, Problem> {
     match running(&demo)?.cameras.set_up(&camera, up) {
         true => Ok(StatusCode::NO_CONTENT),
         false => Err(Problem::not_found(format!("no demo camera {camera}"))),

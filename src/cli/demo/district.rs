@@ -106,7 +106,12 @@ impl District {
                 text,
                 "\n[[button]]\nid = {:?}\nname = {:?}\nat = [{:.6}, {:.6}]\npassword_file = \"{}.password\"\nsilent_after = \"30s\"\n\
                  [button.unit]\nurl = {:?}\nusername = {CAMERA_USER:?}\npassword_file = \"cameras.password\"\n",
-                b.id, b.name, at.lat(), at.lon(), b.id, to.cameras.url(&unit(b.id)),
+                b.id,
+                b.name,
+                at.lat(),
+                at.lon(),
+                b.id,
+                to.cameras.url(&unit(b.id)),
             );
         }
         for m in &self.masts {
@@ -115,7 +120,12 @@ impl District {
                 text,
                 "\n[[camera]]\nid = {:?}\nname = {:?}\nat = [{:.6}, {:.6}]\nurl = {:?}\nusername = {CAMERA_USER:?}\n\
                  password_file = \"cameras.password\"\nrange = {:.1}\n",
-                m.id, m.name, at.lat(), at.lon(), to.cameras.url(m.id), m.range,
+                m.id,
+                m.name,
+                at.lat(),
+                at.lon(),
+                to.cameras.url(m.id),
+                m.range,
             );
             if let Some((facing, width)) = m.view {
                 let _ = write!(text, "facing = {facing:.1}\nfield_of_view = {width:.1}\n");

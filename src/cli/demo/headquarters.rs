@@ -139,6 +139,9 @@ fn describe(i: &Incident) -> String {
     let state = format!("{:?}", i.state).to_lowercase();
     format!(
         "{test}incident …{short} {} revision {}: {state}, {} cameras, evidence {held}/{all} objects, {complete}/{} complete",
-        i.button.id, i.revision, i.cameras.iter().filter(|c| c.recorded).count(), i.evidence.len(),
+        i.button.id,
+        i.revision,
+        i.cameras.iter().filter(|c| c.recorded).count(),
+        i.evidence.len(),
     )
 }

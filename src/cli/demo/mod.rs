@@ -159,4 +159,3 @@ fn page_port(wanted: u16) -> Result<u16, String> {
     let free = |port| std::net::TcpListener::bind(("127.0.0.1", port)).and_then(|l| l.local_addr());
     free(wanted).or_else(|_| free(0)).map(|a| a.port()).map_err(|e| format!("no free port on 127.0.0.1: {e}"))
 }
-

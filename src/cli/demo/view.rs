@@ -115,7 +115,9 @@ fn act(demo: &Demo, district: &District, key: KeyCode) -> Option<String> {
     Some(match c {
         'q' => return None,
         '1'..='9' => match district.buttons.get(c as usize - '1' as usize) {
-            Some(button) if demo.devices.press(button.id, "panic") => format!("a thumb on {} ({})", button.id, button.name),
+            Some(button) if demo.devices.press(button.id, "panic") => {
+                format!("a thumb on {} ({})", button.id, button.name)
+            }
             _ => "no such button".into(),
         },
         't' => {
@@ -155,8 +157,14 @@ fn footer(demo: &Demo) -> String {
     let Some(s) = demo.facade.board().status_now() else { return String::new() };
     format!(
         "buttons {}/{}  cameras {}/{}  open incidents {}  backhaul {}  waiting: {} documents, {} objects",
-        s.buttons.good, s.buttons.total, s.cameras.good, s.cameras.total, s.open_incidents, s.backhaul,
-        s.pending_documents, s.pending_objects,
+        s.buttons.good,
+        s.buttons.total,
+        s.cameras.good,
+        s.cameras.total,
+        s.open_incidents,
+        s.backhaul,
+        s.pending_documents,
+        s.pending_objects,
     )
 }
 
