@@ -249,6 +249,9 @@ async function tell(path, body) {
   }
 }
 
+/** Gives the question before up. */
+let unanswered = () => {};
+
 /** Asks in the page's dialog; the text entered ('' when none was asked for), or `null` when cancelled. */
 function ask(question, { value, label, type = 'text', ok = t('ok'), must = false }) {
   const dialog = $('dialog');
@@ -256,9 +259,12 @@ function ask(question, { value, label, type = 'text', ok = t('ok'), must = false
   const form = h('form', { method: 'dialog' }, h('p', {}, question), input, h('div', { class: 'line' }, !must && h('button', { type: 'button', onclick: () => dialog.close('') }, t('cancel')), h('button', { type: 'submit', class: 'act', value: 'ok' }, ok)));
   dialog.replaceChildren(form);
   if (dialog.open) dialog.close('');
+  unanswered();
   return new Promise((done) => {
+    unanswered = () => done(null);
     dialog.oncancel = (event) => { if (must) event.preventDefault(); };
-    dialog.onclose = () => done(dialog.returnValue === 'ok' ? input?.value ?? '' : null);
+    // The event comes after the dialog is gone: the next question may already stand there.
+    dialog.onclose = () => { if (!dialog.open) done(dialog.returnValue === 'ok' ? input?.value ?? '' : null); };
     dialog.returnValue = '';
     dialog.showModal();
     (input || form.querySelector('.act')).focus();

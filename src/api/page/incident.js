@@ -263,7 +263,7 @@ export class IncidentPanel {
         else video.pause();
       }
       const own = player?.position;
-      if (id === this.#main || own === null || own === undefined || this.#moment === null || video.seeking) continue;
+      if (id === this.#main || own === null || own === undefined || this.#moment === null || player.busy) continue;
       const [from, to] = player.range ?? [0, 0];
       if (this.#moment >= from && this.#moment < to - 400 && Math.abs(own - this.#moment) > DRIFT_MS) player.seek(this.#moment);
     }
