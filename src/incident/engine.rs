@@ -411,7 +411,11 @@ impl Engine {
             evidence: cameras.iter().filter(|c| c.recorded).map(evidence).collect(),
             cameras,
             call: None,
-            timeline: vec![TimelineEntry { at: now.wall, what: "pressed".into(), proof: "journal".into() }],
+            timeline: vec![TimelineEntry {
+                at: now.wall,
+                what: "pressed; recorded here".into(),
+                proof: "journal".into(),
+            }],
         };
         let (from, until) = (now.mono.before(self.settings.before), now.mono + self.settings.after);
         self.record(Record::Opened(Box::new(Opened { document, keys: vec![key], from, until, delivered: 0 })), out);
@@ -612,7 +616,7 @@ impl Engine {
                 case.untold.retain(|(_, r)| *r > revision);
                 if case.document.state < Progress::Delivered {
                     case.document.state = Progress::Delivered;
-                    case.note(at, "headquarters has it".into(), "headquarters' PUBACK");
+                    case.note(at, "delivered: headquarters has it".into(), "headquarters' PUBACK");
                 }
                 Some(incident)
             }
