@@ -309,7 +309,7 @@ proptest! {
             let (mut a, mut b) = (w.engine.document(id).unwrap(), again.document(id).unwrap());
             // Objects are the media log's to replay; what is only in memory is not `received` after a replay.
             for doc in [&mut a, &mut b] {
-                doc.evidence.iter_mut().for_each(|e| { e.objects.clear(); e.complete = false; });
+                doc.evidence.iter_mut().for_each(|e| { e.objects.clear(); e.settle(); });
                 doc.state = doc.state.max(Progress::Recorded);
             }
             // Times pass through milliseconds on disk.
