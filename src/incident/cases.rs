@@ -126,12 +126,12 @@ impl Cases {
     /// Applies a record; returns the incident it is about.
     pub fn apply(&mut self, record: Record) -> Option<IncidentId> {
         match record {
-            Record::Opened(opened) => return Some(self.admit(*opened)),
+            Record::Opened(opened) => Some(self.admit(*opened)),
             // A button's, not an incident's: supervision has it.
             Record::Condition(_) => None,
             Record::Commands { ids } => {
                 ids.into_iter().for_each(|id| self.remember(Some(id)));
-                return None;
+                None
             }
             Record::Joined { incident, entry, key, until } => {
                 let case = self.cases.get_mut(&incident)?;
