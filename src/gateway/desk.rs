@@ -35,7 +35,7 @@ use crate::{
         supervision::Sign,
     },
     intake::{self, Intake},
-    spool::{Entry, Health, Journal},
+    spool::{self, Entry, Health, Journal},
     uplink::events::{self, Tag},
 };
 
@@ -97,7 +97,6 @@ pub struct Desk {
     /// Incidents of batches that are not yet synced.
     waiting: VecDeque<BTreeSet<IncidentId>>,
     failing: bool,
-    shown: BTreeSet<IncidentId>,
     journalled: u64,
 }
 
@@ -107,6 +106,13 @@ struct Batch {
     replies: Vec<intake::Accepted>,
     effects: Vec<Effect>,
     documents: Vec<(Arc<Incident>, Bytes)>,
+}
+
+/// Which senders are still there; those that stop first are not waited for.
+struct Open {
+    intake: bool,
+    events: bool,
+    work: bool,
 }
 
 /// Shows that the desk is alive, for the watchdog and for metrics.
@@ -138,6 +144,7 @@ impl Desk {
         recorders: Recorders,
         bell: Bell,
         progress: Arc<Progress>,
+        replayed_bytes: u64,
     ) -> Self {
         Self {
             engine,
@@ -152,8 +159,7 @@ impl Desk {
             unsent: VecDeque::new(),
             waiting: VecDeque::new(),
             failing: false,
-            shown: BTreeSet::new(),
-            journalled: 0,
+            journalled: replayed_bytes,
         }
     }
 
@@ -168,6 +174,7 @@ impl Desk {
             self.hq.condition(condition);
         }
         self.finish_turn(out, Vec::new());
+        let mut open = Open { intake: true, events: true, work: true };
         loop {
             let due = self.engine.next_timeout();
             let (mut out, mut replies) = (Outputs::default(), Vec::new());
@@ -176,11 +183,11 @@ impl Desk {
             tokio::select! {
                 biased;
                 Some((synced, batch)) = self.syncing.next() => self.synced(synced, batch),
-                n = inputs.intake.recv_many(&mut presses, TURN), if taking => if n == 0 { break },
-                n = inputs.events.recv_many(&mut acks, TURN) => if n == 0 { break },
+                n = inputs.intake.recv_many(&mut presses, TURN), if open.intake && taking => open.intake = n > 0,
+                n = inputs.events.recv_many(&mut acks, TURN), if open.events => open.events = n > 0,
                 Ok(()) = inputs.disk.changed() => self.disk(&mut inputs.disk, &mut out),
                 Some(report) = inputs.cameras.recv() => self.camera(report),
-                n = inputs.work.recv_many(&mut work, TURN) => if n == 0 { break },
+                n = inputs.work.recv_many(&mut work, TURN), if open.work => open.work = n > 0,
                 () = until(due) => self.engine.timeout(clock::now(), &mut out),
                 () = tokio::time::sleep(Duration::from_millis(250)) => {}
                 () = &mut stopping => break,
@@ -223,7 +230,6 @@ impl Desk {
             Event::Delivered { tag: Tag::Incident(incident), revision, now } => {
                 self.engine.delivered(incident, revision, now, out);
                 // The board learns of it without a new revision: headquarters knows already.
-                out.changed.remove(&incident);
                 self.show_delivery(incident);
             }
             Event::Delivered { .. } => {}
@@ -335,9 +341,14 @@ impl Desk {
                     self.journalled += bytes as u64;
                     self.syncing.push_back(Box::pin(async move { (ticket.await.is_ok(), batch) }));
                 }
-                Err(_full) => {
+                Err(spool::Error::Full { .. }) => {
                     self.unsent.push_front((entries, batch));
                     return;
+                }
+                Err(e) => {
+                    // Its presses stay unacknowledged, and their devices send them again.
+                    error!(error = %e, entries = entries.len(), "the journal does not take a batch");
+                    self.waiting.remove(self.syncing.len());
                 }
             }
         }
@@ -373,7 +384,6 @@ impl Desk {
     fn put_out(&mut self, documents: Vec<(Arc<Incident>, Bytes)>) {
         for (document, json) in documents {
             self.hq.incident(&document, json.clone());
-            self.shown.insert(document.id);
             self.board.incident(document, json);
         }
     }
@@ -410,11 +420,7 @@ impl Desk {
             (true, Batch::default())
         }));
         let held: HashSet<_> = self.engine.incidents().collect();
-        let gone: Vec<_> = self.shown.iter().filter(|id| !held.contains(id)).copied().collect();
-        for id in &gone {
-            self.shown.remove(id);
-        }
-        self.board.forget(gone);
+        self.board.keep(|id| held.contains(id));
     }
 
     /// Waits for the disk a moment at the end, so that what can be acknowledged is.
@@ -444,6 +450,15 @@ fn entries(records: &[Record]) -> Vec<Entry> {
         }
     };
     records.iter().filter_map(entry).collect()
+}
+
+/// Shows on the board what the engine knows after replay.
+pub fn show(engine: &Engine, board: &Board) {
+    for document in engine.incidents().filter_map(|id| engine.document(id)) {
+        if let Ok(json) = serde_json::to_vec(&document) {
+            board.incident(Arc::new(document), json.into());
+        }
+    }
 }
 
 /// Brings an engine to where the journal left it. Returns how many entries could not be read.
