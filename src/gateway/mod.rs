@@ -14,6 +14,7 @@ pub mod desk;
 pub mod feeds;
 pub mod forwarder;
 pub mod hq;
+pub mod ledger;
 mod metrics;
 pub mod recorder;
 pub mod shelf;
@@ -42,10 +43,11 @@ use crate::{
 
 use self::{
     board::Board,
-    desk::{Desk, Inputs, Progress, Work},
+    desk::{Desk, Inputs, Progress, Ways, Work},
     feeds::Feeds,
     forwarder::{Bell, Forwarded, Forwarder},
     hq::Headquarters,
+    ledger::Ledger,
     recorder::Recorders,
 };
 
@@ -153,17 +155,15 @@ impl Gateway {
         let intake = intake::start(intake_settings, inventory.clone(), button_events, &scopes.intake).await?;
         let recorders = Recorders::new(feeds.clone(), media.clone(), work.clone(), scopes.recorders.clone());
         let progress = Arc::new(Progress::default());
-        let desk = Desk::new(
-            engine,
-            journal.clone(),
-            board.clone(),
-            intake.clone(),
-            hq.clone(),
+        let ways = Ways {
+            board: board.clone(),
+            intake: intake.clone(),
+            hq: hq.clone(),
             recorders,
-            bell.clone(),
-            progress.clone(),
-            replayed,
-        );
+            bell: bell.clone(),
+            progress: progress.clone(),
+        };
+        let desk = Desk::new(engine, Ledger::new(journal.clone(), replayed), ways);
         let inputs = Inputs {
             intake: button_queue,
             events: hq_queue,
@@ -257,7 +257,7 @@ async fn open_spool(config: &Config, engine: &mut Engine, scope: &Scope) -> Resu
     let ((journal, entries, found), (media, evictions, media_found)) = opened?;
     info!(?found, media = ?media_found, "spool opened");
     let replayed = entries.iter().map(|e| e.payload.len() as u64).sum();
-    let unread = desk::replay(engine, entries);
+    let unread = ledger::replay(engine, entries);
     if unread > 0 {
         warn!(unread, "journal entries of another version");
     }

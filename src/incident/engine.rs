@@ -76,6 +76,8 @@ pub struct Outputs {
     pub effects: Vec<Effect>,
     /// Incidents whose document changed: put out after the sync.
     pub changed: BTreeSet<IncidentId>,
+    /// Incidents whose document says more without a new revision, because headquarters knows it already: shown only.
+    pub shown: BTreeSet<IncidentId>,
     /// At once.
     pub orders: Vec<RecordOrder>,
 }
@@ -259,6 +261,7 @@ impl Engine {
         });
         out.effects.extend(told.map(|message| Effect::Tell(button.clone(), message)));
         self.record(Record::Delivered { incident, revision, at: now.wall }, out);
+        out.shown.insert(incident);
         self.close_finished_test(incident, now, out);
     }
 
