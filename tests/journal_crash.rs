@@ -123,7 +123,6 @@ fn every_acknowledged_entry_survives_hundreds_of_kills_once_and_in_order() {
             let (journal, entries, report) = journal::open(dir.path(), settings()).unwrap();
             assert!(report.is_sound(), "{report:?}");
             check(&entries, &acknowledged, kill);
-            // Keep it small: forget all but the last pair of each caller.
             journal.close();
         }
     }
@@ -195,6 +194,7 @@ async fn a_full_disk_uses_the_reserve_then_withholds_tickets_and_recovers_by_its
     let (second, mut full) = (journal.append(entry()).await.unwrap(), full);
     assert!(tokio::time::timeout(Duration::from_millis(1500), &mut full).await.is_err(), "acknowledged on a full disk");
 
+    drop(file);
     std::fs::remove_file(&filler).unwrap();
     let limit = Duration::from_secs(10);
     tokio::time::timeout(limit, full).await.expect("recovers").unwrap();

@@ -191,6 +191,10 @@ impl Log {
                 self.segments.insert(number);
                 self.skipped = 0;
                 let (placed, len) = self.accept(parts, number);
+                if snapshot && batch.is_empty() {
+                    // So that the next segment's first sequence is not this one's.
+                    self.next_sequence += 1;
+                }
                 self.current = Some(Current { file, path, number, end: SEGMENT_HEADER + len });
                 Ok(placed)
             }

@@ -4,9 +4,10 @@
 //! order, torn anywhere; and a process that was merely killed leaves writes that can be read but are in memory only.
 //!
 //! **The journal**
-//! 1. Every segment is read whole. Those that have not begun (no sound header, or not all of their opening, and nothing
-//!    goes on after it) are left out, and so are checkpoints that the disk had refused: they may be readable and yet be
-//!    in memory only.
+//! 1. Every segment is read whole. Left out are those that have not begun (no sound header, or not all of their opening,
+//!    and nothing goes on after it), and those that a newer segment supersedes: one that goes on from the same
+//!    sequence or an earlier one. So what the disk had refused, and was tried again elsewhere or given up, cannot come
+//!    back, even when it can be read.
 //! 2. Replay begins at the newest segment whose opening is a whole snapshot, else at the oldest segment.
 //! 3. Of two records with one sequence the newer segment's counts, and a begun segment cuts off everything from its
 //!    first sequence (or the unused ones before it) on in older ones: those were never acknowledged there.
@@ -190,30 +191,25 @@ pub(super) fn journal(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Recovered, Err
     })
 }
 
-/// Step 1: takes out the segments that do not count, and says which.
+/// Step 1: takes out the segments that do not count, and says which of them never began.
 fn leave_out(segments: &mut Vec<Found>) -> Vec<u64> {
-    let mut out = Vec::new();
-    // A later segment says that its sequences were never used: a checkpoint that the disk refused.
-    for i in (0..segments.len()).rev() {
-        let first = segments[i].header.first_sequence;
-        if segments[i].header.snapshot && segments[i + 1..].iter().any(|later| later.unused().contains(&first)) {
-            out.push(segments.remove(i).number);
-        }
-    }
-    // One that has not begun, and nothing later goes on after it: what was to be in it was tried again elsewhere, or
-    // nobody was told of it. (One that something later does go on after has lost its opening since.)
-    let mut goes_on: Option<u64> = None;
+    let mut never_begun = Vec::new();
+    let mut goes_on = u64::MAX;
     for i in (0..segments.len()).rev() {
         let segment = &segments[i];
-        let followed = goes_on.is_some_and(|g: u64| g > segment.header.first_sequence);
+        let first = segment.header.first_sequence;
+        let followed = first < goes_on && goes_on < u64::MAX;
         if !segment.has_begun() && !followed {
-            out.push(segments.remove(i).number);
+            never_begun.push(segments.remove(i).number);
+        } else if goes_on <= first {
+            // Superseded, but not removed: what supersedes it may be in memory only.
+            segments.remove(i);
         } else {
-            let start = segment.unused().start;
-            goes_on = Some(goes_on.map_or(start, |g| g.min(start)));
+            // (One that has not begun but is gone on after has lost its opening since: that is damage.)
+            goes_on = segment.unused().start;
         }
     }
-    out
+    never_begun
 }
 
 /// Segments with a sound header, in order, and the numbers of those without. `depth` is asked with number and length;
@@ -283,7 +279,12 @@ fn walk(union: &BTreeMap<u64, (u64, &Located)>, segments: &[Found], proven: u64)
     let mut out = Walked { end: proven, unused: unused(segments), ..Walked::default() };
     let Some(first) = segments.first() else { return out };
     // A journal begins with sequence 1, or with a snapshot.
-    let mut expected = if first.header.snapshot { first.header.first_sequence } else { 1 };
+    let mut expected = match first.header {
+        SegmentHeader { snapshot: false, .. } => 1,
+        // An empty snapshot has a sequence too.
+        SegmentHeader { opening: 0, first_sequence, .. } => first_sequence + 1,
+        SegmentHeader { first_sequence, .. } => first_sequence,
+    };
     // The group that is being put together, if its first record was there.
     let mut group: Option<Vec<&Located>> = None;
     for (&sequence, (_, record)) in union {
