@@ -166,6 +166,7 @@ pub fn open_on(
         counts: Counts::default(),
     });
     let writer = Writer { log, shared: shared.clone(), segment_bytes: settings.segment_bytes, tidied: clock::mono() };
+    writer.publish();
     let run = move || {
         let _lock = lock;
         writer.run(unfinished);
@@ -316,14 +317,24 @@ struct Unfinished {
 }
 
 fn open_log(disk: Arc<dyn Disk>, dir: &Path, settings: JournalSettings) -> Result<Opened, Error> {
-    let Recovered { entries, carry, carry_is_snapshot, next_sequence, base, never_begun, cut, damaged, report } =
-        recovery::journal(&disk, dir)?;
+    let Recovered {
+        entries,
+        carry,
+        carry_is_snapshot,
+        next_sequence,
+        skipped,
+        base,
+        never_begun,
+        cut,
+        damaged,
+        report,
+    } = recovery::journal(&disk, dir)?;
     let log_settings = LogSettings {
         purpose: Purpose::Journal,
         segment_bytes: settings.segment_bytes,
         spares: settings.reserve_bytes.div_ceil(settings.segment_bytes.max(1)) as usize,
     };
-    let mut log = Log::new(disk, dir, log_settings, next_sequence, damaged)?;
+    let mut log = Log::new(disk, dir, log_settings, (next_sequence, skipped), damaged)?;
     let unfinished = Unfinished { carry, snapshot: carry_is_snapshot, base, never_begun, cut };
     let unfinished = match unfinished.finish(&mut log) {
         Ok(()) => None,

@@ -97,11 +97,14 @@ impl Writer {
             }
             let refused = self.store(&mut held);
             self.report(refused.as_ref(), &mut failing);
-            if refused.is_some() {
-                if closed {
-                    break;
-                }
-                self.shared.queue.pause(RETRY);
+            if refused.is_some() && closed {
+                break;
+            }
+            match refused {
+                // What makes room are marks of delivery: they are taken as they come.
+                Some(Error::Full { .. }) => held.extend(self.shared.queue.take(RETRY)),
+                Some(_) => drop(self.shared.queue.pause(RETRY)),
+                None => {}
             }
             self.tidy();
         }
