@@ -79,20 +79,40 @@ pub struct Forwarder {
     pub board: Arc<Board>,
     /// Told of what headquarters has.
     pub work: mpsc::Sender<Work>,
+    /// Ceiling in bits a second.
+    pub bandwidth: Option<u64>,
     /// Rung when there is something.
     pub bell: Bell,
     /// Counts.
     pub counts: Arc<Forwarded>,
 }
 
-/// What a playlist or manifest was last put for.
+/// What is behind at headquarters beside the objects themselves.
 #[derive(Default)]
 struct Lists {
-    /// Cameras whose lists are behind, and since when.
-    behind: BTreeMap<(IncidentId, CameraId), Mono>,
+    /// Cameras whose playlist or manifest is behind.
+    behind: BTreeMap<(IncidentId, CameraId), Behind>,
     /// Revision of each incident's document that was last put.
     documents: HashMap<IncidentId, u64>,
+    /// Objects that headquarters refused, until when they rest.
     set_aside: HashMap<String, Mono>,
+}
+
+#[derive(Clone, Copy)]
+enum Behind {
+    /// Something was delivered since then.
+    Since(Mono),
+    /// The gateway was restarted: headquarters may have it all.
+    AfterRestart,
+}
+
+impl Behind {
+    fn due(self, now: Mono) -> bool {
+        match self {
+            Behind::Since(then) => now.since(then) >= PLAYLIST_EVERY,
+            Behind::AfterRestart => true,
+        }
+    }
 }
 
 impl Forwarder {
@@ -133,7 +153,7 @@ impl Forwarder {
         let mut lists = Lists::default();
         for incident in self.board.incidents(None, usize::MAX) {
             for evidence in &incident.evidence {
-                lists.behind.insert((incident.id, evidence.camera.clone()), Mono::default());
+                lists.behind.insert((incident.id, evidence.camera.clone()), Behind::AfterRestart);
             }
         }
         lists
@@ -146,14 +166,20 @@ impl Forwarder {
         lists.set_aside.retain(|_, until| *until > now);
         let todo: Vec<_> = pending.into_iter().filter(|o| !lists.set_aside.contains_key(&o.to_string())).collect();
         let found = !todo.is_empty();
-        let uploads: Vec<_> = todo.into_iter().map(|object| self.upload(object)).collect();
+        let mut turn = tokio::time::Instant::now();
+        let uploads = todo.into_iter().map(|object| {
+            let from = turn;
+            turn += self.pace(object.meta.size);
+            self.upload(object, from)
+        });
+        let uploads: Vec<_> = uploads.collect();
         let done: Vec<_> = stream::iter(uploads).buffer_unordered(AT_ONCE).collect().await;
         let mut failure = None;
         for (result, object) in done {
             match result {
                 Ok(()) => {
                     let key = (object.meta.incident, object.meta.camera.clone());
-                    lists.behind.entry(key).or_insert(now);
+                    lists.behind.entry(key).or_insert(Behind::Since(now));
                 }
                 Err(e @ PutError::Refused { .. }) => {
                     error!(error = %e, object = %object, "set aside; the rest goes on");
@@ -164,11 +190,20 @@ impl Forwarder {
         }
         match failure {
             Some(e) => Err(e),
-            None => Ok(self.lists(lists, found).await? || found),
+            None => {
+                self.put_documents(lists).await?;
+                Ok(self.put_due_lists(lists).await? || found)
+            }
         }
     }
 
-    async fn upload(&self, object: ObjectRef) -> (Result<(), PutError>, ObjectRef) {
+    /// How long so many bytes take under the ceiling.
+    fn pace(&self, bytes: u64) -> Duration {
+        self.bandwidth.map_or(Duration::ZERO, |bits| Duration::from_secs_f64(bytes as f64 * 8.0 / bits.max(1) as f64))
+    }
+
+    async fn upload(&self, object: ObjectRef, from: tokio::time::Instant) -> (Result<(), PutError>, ObjectRef) {
+        tokio::time::sleep_until(from).await;
         (self.forward(&object).await, object)
     }
 
@@ -197,44 +232,35 @@ impl Forwarder {
     }
 
     /// Puts the lists that are behind and due. Whether one was put.
-    async fn lists(&self, lists: &mut Lists, busy: bool) -> Result<bool, PutError> {
+    async fn put_due_lists(&self, lists: &mut Lists) -> Result<bool, PutError> {
         let now = clock::mono();
-        let due: Vec<_> = lists
-            .behind
-            .iter()
-            .filter(|(_, since)| !busy || now.since(**since) >= PLAYLIST_EVERY)
-            .map(|(key, since)| (key.clone(), *since))
-            .collect();
-        let mut put = false;
-        for ((incident, camera), since) in due {
-            let Some(document) = self.board.incident_of(incident) else {
-                lists.behind.remove(&(incident, camera));
+        let due: Vec<_> =
+            lists.behind.iter().filter(|(_, b)| b.due(now)).map(|(key, behind)| (key.clone(), *behind)).collect();
+        for (key, behind) in &due {
+            let (incident, camera) = key;
+            let document = self.board.incident_of(*incident);
+            let Some(evidence) = document.as_ref().and_then(|d| d.evidence.iter().find(|e| e.camera == *camera)) else {
+                lists.behind.remove(key);
                 continue;
             };
-            let Some(evidence) = document.evidence.iter().find(|e| e.camera == camera) else { continue };
-            if now.since(since) < PLAYLIST_EVERY && !evidence.ended {
-                continue;
-            }
-            put = true;
-            let finished = self.put_lists(incident, evidence).await?;
-            if finished {
+            if self.put_lists(*incident, evidence, matches!(behind, Behind::AfterRestart)).await? {
                 info!(%incident, %camera, "all evidence of this camera is at headquarters");
-                lists.behind.remove(&(incident, camera));
+                lists.behind.remove(key);
             } else {
-                lists.behind.insert((incident, camera), now);
+                lists.behind.insert(key.clone(), Behind::Since(now));
             }
-            self.put_document(lists, &document).await?;
         }
-        Ok(put)
+        Ok(!due.is_empty())
     }
 
     /// The playlist; and the manifest when nothing will come any more. Whether that is so.
-    async fn put_lists(&self, incident: IncidentId, evidence: &CameraEvidence) -> Result<bool, PutError> {
+    async fn put_lists(&self, incident: IncidentId, evidence: &CameraEvidence, maybe: bool) -> Result<bool, PutError> {
         let held = self.asked(self.media.evidence(incident, &evidence.camera).await).unwrap_or_default();
         let folder = shelf::folder(&self.district, incident, &evidence.camera);
         let there: Vec<_> = held.iter().filter(|o| o.delivered).cloned().collect();
         let finished = evidence.ended && there.len() == held.len();
-        if there.is_empty() {
+        let manifest_name = format!("{folder}/manifest.json");
+        if there.is_empty() || (finished && maybe && self.store.head(&manifest_name).await?.is_some()) {
             return Ok(finished);
         }
         let growing = CameraEvidence { ended: finished, ..evidence.clone() };
@@ -243,24 +269,23 @@ impl Forwarder {
         if finished {
             let manifest = shelf::manifest(folder.clone(), &there, evidence);
             let json = serde_json::to_vec_pretty(&manifest).unwrap_or_default();
-            self.store.put(&format!("{folder}/manifest.json"), Bytes::from(json)).await?;
+            self.store.put(&manifest_name, Bytes::from(json)).await?;
         }
         Ok(finished)
     }
 
-    /// `incident.json`, whenever its revision is new.
-    async fn put_document(
-        &self,
-        lists: &mut Lists,
-        document: &crate::district::incident::Incident,
-    ) -> Result<(), PutError> {
-        if lists.documents.get(&document.id) == Some(&document.revision) {
-            return Ok(());
+    /// `incident.json` of every incident whose revision is new.
+    async fn put_documents(&self, lists: &mut Lists) -> Result<(), PutError> {
+        let incidents = self.board.incidents(None, usize::MAX);
+        lists.documents.retain(|id, _| incidents.iter().any(|i| i.id == *id));
+        let known = &lists.documents;
+        let new: Vec<_> = incidents.iter().filter(|d| known.get(&d.id) != Some(&d.revision)).take(ROUND).collect();
+        for document in new {
+            let json = serde_json::to_vec_pretty(document.as_ref()).unwrap_or_default();
+            let name = format!("{}/incidents/{}/incident.json", self.district, document.id);
+            self.store.put(&name, Bytes::from(json)).await?;
+            lists.documents.insert(document.id, document.revision);
         }
-        let json = serde_json::to_vec_pretty(document).unwrap_or_default();
-        let name = format!("{}/incidents/{}/incident.json", self.district, document.id);
-        self.store.put(&name, Bytes::from(json)).await?;
-        lists.documents.insert(document.id, document.revision);
         Ok(())
     }
 

@@ -14,6 +14,7 @@ pub mod desk;
 pub mod feeds;
 pub mod forwarder;
 pub mod hq;
+pub mod ledger;
 mod metrics;
 pub mod recorder;
 pub mod shelf;
@@ -42,10 +43,11 @@ use crate::{
 
 use self::{
     board::Board,
-    desk::{Desk, Inputs, Progress, Work},
+    desk::{Desk, Inputs, Progress, Ways, Work},
     feeds::Feeds,
     forwarder::{Bell, Forwarded, Forwarder},
     hq::Headquarters,
+    ledger::Ledger,
     recorder::Recorders,
 };
 
@@ -119,9 +121,10 @@ impl Gateway {
 
         let now = clock::now();
         let mut engine = Engine::new(engine_settings(&config), inventory.clone(), now);
-        let (journal, media, evictions) = open_spool(&config, &mut engine, scope).await?;
+        let Spool { journal, media, evictions, replayed } = open_spool(&config, &mut engine, scope).await?;
 
         let board = Arc::new(Board::new(now.wall.unix_ms()));
+        desk::show(&engine, &board);
         let (work, work_queue) = mpsc::channel(WORK_QUEUE);
         let (camera_reports, camera_queue) = mpsc::channel(CAMERA_QUEUE);
         let (hq_events, hq_queue) = mpsc::channel(HQ_QUEUE);
@@ -152,16 +155,15 @@ impl Gateway {
         let intake = intake::start(intake_settings, inventory.clone(), button_events, &scopes.intake).await?;
         let recorders = Recorders::new(feeds.clone(), media.clone(), work.clone(), scopes.recorders.clone());
         let progress = Arc::new(Progress::default());
-        let desk = Desk::new(
-            engine,
-            journal.clone(),
-            board.clone(),
-            intake.clone(),
-            hq.clone(),
+        let ways = Ways {
+            board: board.clone(),
+            intake: intake.clone(),
+            hq: hq.clone(),
             recorders,
-            bell.clone(),
-            progress.clone(),
-        );
+            bell: bell.clone(),
+            progress: progress.clone(),
+        };
+        let desk = Desk::new(engine, Ledger::new(journal.clone(), replayed), ways);
         let inputs = Inputs {
             intake: button_queue,
             events: hq_queue,
@@ -176,6 +178,7 @@ impl Gateway {
                 media: media.clone(),
                 store,
                 board: board.clone(),
+                bandwidth: config.headquarters.as_ref().and_then(|hq| hq.bandwidth),
                 work: work.clone(),
                 bell,
                 counts: counts.clone(),
@@ -229,12 +232,18 @@ impl Gateway {
     }
 }
 
+/// What is on disk, opened.
+struct Spool {
+    journal: Journal,
+    media: MediaStore,
+    /// What was removed from the disk, from now on and since it was last heard of.
+    evictions: mpsc::Receiver<Vec<Evicted>>,
+    /// Bytes of journal that were replayed.
+    replayed: u64,
+}
+
 /// Opens journal and media log, and brings the engine to where they left it.
-async fn open_spool(
-    config: &Config,
-    engine: &mut Engine,
-    scope: &Scope,
-) -> Result<(Journal, MediaStore, mpsc::Receiver<Vec<Evicted>>), Error> {
+async fn open_spool(config: &Config, engine: &mut Engine, scope: &Scope) -> Result<Spool, Error> {
     let dir = config.data.dir.clone();
     let settings =
         MediaSettings { quota: config.data.media_quota, keep_free: config.data.keep_free, ..MediaSettings::default() };
@@ -247,7 +256,8 @@ async fn open_spool(
     let Ok(opened) = opened.await else { return Err(spool::Error::Stopped.into()) };
     let ((journal, entries, found), (media, evictions, media_found)) = opened?;
     info!(?found, media = ?media_found, "spool opened");
-    let unread = desk::replay(engine, entries);
+    let replayed = entries.iter().map(|e| e.payload.len() as u64).sum();
+    let unread = ledger::replay(engine, entries);
     if unread > 0 {
         warn!(unread, "journal entries of another version");
     }
@@ -256,7 +266,7 @@ async fn open_spool(
             engine.replay_evidence(incident, &camera, shelf::shown(&object.meta, object.delivered));
         }
     }
-    Ok((journal, media, evictions))
+    Ok(Spool { journal, media, evictions, replayed })
 }
 
 /// Brings what was removed from the disk to the desk.
@@ -284,6 +294,7 @@ fn engine_settings(config: &Config) -> EngineSettings {
         choice: Choice { cameras: config.evidence.cameras, radius_m: config.evidence.radius_m },
         debounce: config.evidence.debounce,
         low_battery: config.supervision.low_battery,
+        alone: config.headquarters.is_none(),
     }
 }
 

@@ -14,7 +14,7 @@ use crate::district::{
     button::ButtonCondition,
     camera::{CameraReport, CameraState},
     clock::{Mono, Now},
-    evidence::{CameraEvidence, EvidenceObject, Gap},
+    evidence::{CameraEvidence, DOCUMENT_OBJECTS, EvidenceObject, Gap},
     ids::{ButtonId, CameraId, DistrictId, IncidentId, PressId},
     incident::{ButtonSummary, CameraRole, Incident, LinkedCamera, PressEntry, PressedAt, TimelineEntry},
     inventory::{Button, Inventory},
@@ -45,6 +45,8 @@ pub struct Settings {
     pub debounce: Duration,
     /// Battery alarm, 0.0 to 1.0.
     pub low_battery: f64,
+    /// No headquarters is configured: nothing waits to be delivered.
+    pub alone: bool,
 }
 
 /// Evidence alone makes a new revision at most this often.
@@ -74,6 +76,8 @@ pub struct Outputs {
     pub effects: Vec<Effect>,
     /// Incidents whose document changed: put out after the sync.
     pub changed: BTreeSet<IncidentId>,
+    /// Incidents whose document says more without a new revision, because headquarters knows it already: shown only.
+    pub shown: BTreeSet<IncidentId>,
     /// At once.
     pub orders: Vec<RecordOrder>,
 }
@@ -128,10 +132,12 @@ impl Engine {
 
     // ---- what is read of it
 
-    /// An incident's document. While the disk is failing, what it has not taken reads `received`.
+    /// An incident's document, short enough for any link. While the disk is failing, what it has not taken reads `received`.
     pub fn document(&self, id: IncidentId) -> Option<Incident> {
         let case = self.cases.get(&id)?;
         let mut document = case.document.clone();
+        let objects = DOCUMENT_OBJECTS / document.evidence.len().max(1);
+        document.evidence.iter_mut().for_each(|e| e.shorten(objects));
         if case.unstored && document.state == Progress::Recorded {
             document.state = Progress::Received;
         }
@@ -166,7 +172,8 @@ impl Engine {
     pub fn snapshot(&self) -> Vec<Record> {
         let cases = self.cases.values().map(|c| Record::Opened(Box::new(c.snapshot())));
         let conditions = self.supervision.conditions().filter(|c| c.revision > 0).cloned().map(Record::Condition);
-        cases.chain(conditions).collect()
+        let commands = Record::Commands { ids: self.commands.iter().cloned().collect() };
+        cases.chain(conditions).chain([commands]).collect()
     }
 
     // ---- replay
@@ -254,6 +261,7 @@ impl Engine {
         });
         out.effects.extend(told.map(|message| Effect::Tell(button.clone(), message)));
         self.record(Record::Delivered { incident, revision, at: now.wall }, out);
+        out.shown.insert(incident);
         self.close_finished_test(incident, now, out);
     }
 
@@ -382,15 +390,8 @@ impl Engine {
         let id = IncidentId::derive(press.received.wall.unix_ms(), &key.derivation(&button.id));
         let now = press.received;
         let cameras = self.link(button, id);
-        let evidence = |c: &LinkedCamera| CameraEvidence {
-            camera: c.id.clone(),
-            from: now.wall.before(self.settings.before),
-            to: now.wall.after(self.settings.after),
-            objects: Vec::new(),
-            gaps: Vec::new(),
-            ended: false,
-            complete: false,
-        };
+        let (from, to) = (now.wall.before(self.settings.before), now.wall.after(self.settings.after));
+        let evidence = |c: &LinkedCamera| CameraEvidence::asked(c.id.clone(), from, to);
         let document = Incident {
             id,
             revision: 1,
@@ -411,7 +412,11 @@ impl Engine {
             evidence: cameras.iter().filter(|c| c.recorded).map(evidence).collect(),
             cameras,
             call: None,
-            timeline: vec![TimelineEntry { at: now.wall, what: "pressed".into(), proof: "journal".into() }],
+            timeline: vec![TimelineEntry {
+                at: now.wall,
+                what: "pressed; recorded here".into(),
+                proof: "journal".into(),
+            }],
         };
         let (from, until) = (now.mono.before(self.settings.before), now.mono + self.settings.after);
         self.record(Record::Opened(Box::new(Opened { document, keys: vec![key], from, until, delivered: 0 })), out);
@@ -567,7 +572,8 @@ impl Engine {
             return;
         }
         let over = self.cases.len() - FINISHED_KEPT;
-        let gone: Vec<_> = self.cases.iter().filter(|(_, c)| c.finished()).map(|(id, _)| *id).take(over).collect();
+        let gone: Vec<_> =
+            self.cases.iter().filter(|(_, c)| c.finished(self.settings.alone)).map(|(id, _)| *id).take(over).collect();
         for case in gone.into_iter().filter_map(|id| self.cases.remove(&id)) {
             let button = case.document.button.id;
             for key in case.keys {
@@ -595,6 +601,10 @@ impl Engine {
                 self.supervision.replay(condition);
                 return None;
             }
+            Record::Commands { ids } => {
+                ids.into_iter().for_each(|id| self.remember(Some(id)));
+                return None;
+            }
             Record::Joined { incident, entry, key, until } => {
                 let case = self.cases.get_mut(&incident)?;
                 let button = case.document.button.id.clone();
@@ -612,7 +622,7 @@ impl Engine {
                 case.untold.retain(|(_, r)| *r > revision);
                 if case.document.state < Progress::Delivered {
                     case.document.state = Progress::Delivered;
-                    case.note(at, "headquarters has it".into(), "headquarters' PUBACK");
+                    case.note(at, "delivered: headquarters has it".into(), "headquarters' PUBACK");
                 }
                 Some(incident)
             }
