@@ -80,7 +80,6 @@ impl Writer {
     }
 
     pub fn run(mut self) {
-        self.publish();
         let mut held: VecDeque<Work> = VecDeque::new();
         let mut failing = None;
         loop {
@@ -272,7 +271,7 @@ impl Writer {
         }
     }
 
-    fn publish(&self) {
+    pub fn publish(&self) {
         let counts = &self.shared.counts;
         let sum = |of: fn(&SegmentUse) -> u64| self.uses.values().map(of).sum::<u64>();
         counts.used.store(sum(|u| u.bytes), Relaxed);
