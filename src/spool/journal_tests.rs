@@ -1,7 +1,13 @@
 //! The journal on a disk that crashes at every operation, and on one that refuses.
 
+use std::time::Duration;
+
 use super::*;
-use crate::spool::sim::SimDisk;
+use crate::spool::{
+    journal_writer::{records, snapshot_records},
+    log::Log,
+    sim::SimDisk,
+};
 
 const DIR: &str = "/journal";
 /// Kinds of entries: an item, and the beginning of a snapshot, which forgets the items before it.
