@@ -1,7 +1,5 @@
 //! The journal in a real process that is killed at random moments, and on a real file system that is full.
-#![allow(clippy::disallowed_methods, reason = "the child measures nothing and owns its time")]
-
-mod support;
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 use std::{
     io::{BufRead, BufReader, Write},

@@ -1,7 +1,13 @@
 //! The journal on a disk that crashes at every operation, and on one that refuses.
 
+use std::time::Duration;
+
 use super::*;
-use crate::spool::sim::SimDisk;
+use crate::spool::{
+    journal_writer::{records, snapshot_records},
+    log::Log,
+    sim::SimDisk,
+};
 
 const DIR: &str = "/journal";
 /// Kinds of entries: an item, and the beginning of a snapshot, which forgets the items before it.
@@ -190,7 +196,7 @@ fn damage_to_what_had_been_promised_is_reported_and_the_rest_is_there() {
         }
         let number = model.first_segment(&disk);
         let first = Path::new(DIR).join(crate::spool::segment::file_name(number));
-        let bytes = disk.open(&first).unwrap().len().unwrap();
+        let bytes = disk.open(&first).unwrap().size().unwrap();
         disk.flip(&first, model.rng.u64(0..bytes * 8));
         let opened = open_log(Arc::new(disk), Path::new(DIR), settings()).unwrap();
         let all: Vec<&Entry> = groups.iter().flatten().collect();

@@ -80,7 +80,6 @@ impl Writer {
     }
 
     pub fn run(mut self) {
-        self.publish();
         let mut held: VecDeque<Work> = VecDeque::new();
         let mut failing = None;
         loop {
@@ -180,9 +179,10 @@ impl Writer {
     }
 
     fn resolve(&mut self, work: VecDeque<Work>, places: &[At]) {
-        let mut cost = 0;
+        // Room first: whoever hears of a ticket may append again at once.
+        self.shared.queue.release(work.iter().map(|w| w.cost).sum());
+        self.publish();
         for (work, at) in work.into_iter().zip(places) {
-            cost += work.cost;
             match work.item {
                 Item::Object { meta, done, .. } => {
                     self.shared.counts.stored.fetch_add(1, Relaxed);
@@ -191,8 +191,6 @@ impl Writer {
                 Item::Delivered { done, .. } => drop(done.send(Ok(()))),
             }
         }
-        self.shared.queue.release(cost);
-        self.publish();
     }
 
     /// Evicts until `need` bytes fit; the reason when they do not.
@@ -272,7 +270,7 @@ impl Writer {
         }
     }
 
-    fn publish(&self) {
+    pub fn publish(&self) {
         let counts = &self.shared.counts;
         let sum = |of: fn(&SegmentUse) -> u64| self.uses.values().map(of).sum::<u64>();
         counts.used.store(sum(|u| u.bytes), Relaxed);

@@ -48,7 +48,7 @@ pub(super) fn read_header(file: &dyn DiskFile) -> io::Result<Option<SegmentHeade
 
 /// Reads a whole segment. Damage is skipped to the next sound record; unreadable blocks count as damage.
 pub(super) fn scan(file: &dyn DiskFile, number: u64, depth: Depth) -> io::Result<Scanned> {
-    let bytes = file.len()?;
+    let bytes = file.size()?;
     let mut found = Scanned { bytes, ..Scanned::default() };
     let window = if depth == Depth::Payloads { 256 << 10 } else { 4 << 10 };
     let mut window = Window { file, bytes, start: 0, data: Vec::new(), size: window };
@@ -77,7 +77,7 @@ pub(super) fn scan(file: &dyn DiskFile, number: u64, depth: Depth) -> io::Result
 
 /// The record that an index says is at `offset`, payload included and checked.
 pub(super) fn read_record(file: &dyn DiskFile, number: u64, offset: u64) -> io::Result<Result<Located, &'static str>> {
-    let bytes = file.len()?;
+    let bytes = file.size()?;
     let mut window = Window { file, bytes, start: 0, data: Vec::new(), size: 4 << 10 };
     Ok(record_at(&mut window, number, offset, Depth::Payloads).map_err(|bad| bad.why))
 }
