@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
 use super::{
@@ -22,17 +22,13 @@ use super::{
     hq::Headquarters,
     ledger::{Document, Ledger, Promises},
     recorder::Recorders,
+    work::Work,
 };
 use crate::{
-    district::{
-        camera::CameraReport,
-        clock::Mono,
-        evidence::{EvidenceObject, Gap},
-        ids::{CameraId, IncidentId},
-    },
+    district::{camera::CameraReport, clock::Mono, ids::IncidentId},
     host::{clock, scope::Scope},
     incident::{
-        engine::{CommandError, Effect, Engine, Outputs},
+        engine::{Effect, Engine, Outputs},
         record::Command,
         supervision::Sign,
     },
@@ -43,21 +39,6 @@ use crate::{
 
 /// Inputs of one kind taken at a time.
 const TURN: usize = 256;
-
-/// What recorders, the forwarder and the API bring to the desk.
-#[derive(Debug)]
-pub enum Work {
-    /// An object of evidence is on disk.
-    Stored(IncidentId, CameraId, EvidenceObject),
-    /// Headquarters has an object of evidence.
-    Uploaded(IncidentId, CameraId, String),
-    /// Nobody holds an interval.
-    Gap(IncidentId, CameraId, Gap),
-    /// A recording has ended, having been ordered until then.
-    Ended(IncidentId, CameraId, Mono),
-    /// A step of headquarters, by HTTP.
-    Command(Command, oneshot::Sender<Result<(), CommandError>>),
-}
 
 /// Everything that comes to the desk.
 pub struct Inputs {

@@ -18,7 +18,7 @@ use futures::{StreamExt, stream};
 use tokio::sync::{Notify, mpsc};
 use tracing::{debug, error, info, warn};
 
-use super::{board::Board, desk::Work, shelf};
+use super::{board::Board, shelf, work::Work};
 use crate::{
     district::{
         clock::Mono,
