@@ -24,6 +24,8 @@ use crate::{
         clock::Mono,
         evidence::CameraEvidence,
         ids::{CameraId, DistrictId, IncidentId},
+        incident::Incident,
+        press::Progress,
     },
     host::{clock, scope::Scope},
     spool::{MediaStore, ObjectRef},
@@ -90,8 +92,9 @@ pub struct Forwarder {
 struct Lists {
     /// Cameras whose lists are behind, and since when.
     behind: BTreeMap<(IncidentId, CameraId), Mono>,
-    /// Revision of each incident's document that was last put.
-    documents: HashMap<IncidentId, u64>,
+    /// What was last put of each incident's document: its revision, and its state, which headquarters' PUBACK moves
+    /// without a revision.
+    documents: HashMap<IncidentId, (u64, Progress)>,
     set_aside: HashMap<String, Mono>,
 }
 
@@ -164,7 +167,10 @@ impl Forwarder {
         }
         match failure {
             Some(e) => Err(e),
-            None => Ok(self.lists(lists, found).await? || found),
+            None => {
+                let listed = self.lists(lists, found).await?;
+                Ok(self.documents(lists).await? || listed || found)
+            }
         }
     }
 
@@ -196,16 +202,18 @@ impl Forwarder {
         Ok(())
     }
 
-    /// Puts the lists that are behind and due. Whether one was put.
+    /// Puts the lists that are behind and due, the newest incidents' first, and no more than a round: evidence that came
+    /// meanwhile goes before the rest. Whether one was put.
     async fn lists(&self, lists: &mut Lists, busy: bool) -> Result<bool, PutError> {
         let now = clock::mono();
         let due: Vec<_> = lists
             .behind
             .iter()
+            .rev()
             .filter(|(_, since)| !busy || now.since(**since) >= PLAYLIST_EVERY)
             .map(|(key, since)| (key.clone(), *since))
             .collect();
-        let mut put = false;
+        let mut put = 0;
         for ((incident, camera), since) in due {
             let Some(document) = self.board.incident_of(incident) else {
                 lists.behind.remove(&(incident, camera));
@@ -215,7 +223,10 @@ impl Forwarder {
             if now.since(since) < PLAYLIST_EVERY && !evidence.ended {
                 continue;
             }
-            put = true;
+            if put == ROUND {
+                break;
+            }
+            put += 1;
             let finished = self.put_lists(incident, evidence).await?;
             if finished {
                 info!(%incident, %camera, "all evidence of this camera is at headquarters");
@@ -223,9 +234,8 @@ impl Forwarder {
             } else {
                 lists.behind.insert((incident, camera), now);
             }
-            self.put_document(lists, &document).await?;
         }
-        Ok(put)
+        Ok(put > 0)
     }
 
     /// The playlist; and the manifest when nothing will come any more. Whether that is so.
@@ -248,20 +258,21 @@ impl Forwarder {
         Ok(finished)
     }
 
-    /// `incident.json`, whenever its revision is new.
-    async fn put_document(
-        &self,
-        lists: &mut Lists,
-        document: &crate::district::incident::Incident,
-    ) -> Result<(), PutError> {
-        if lists.documents.get(&document.id) == Some(&document.revision) {
-            return Ok(());
+    /// `incident.json` of each incident that changed, the newest first, and no more than a round. Whether one was put.
+    async fn documents(&self, lists: &mut Lists) -> Result<bool, PutError> {
+        let all = self.board.incidents(None, usize::MAX);
+        if lists.documents.len() > all.len() {
+            lists.documents.retain(|id, _| all.iter().any(|i| i.id == *id));
         }
-        let json = serde_json::to_vec_pretty(document).unwrap_or_default();
-        let name = format!("{}/incidents/{}/incident.json", self.district, document.id);
-        self.store.put(&name, Bytes::from(json)).await?;
-        lists.documents.insert(document.id, document.revision);
-        Ok(())
+        let new = |i: &&Arc<Incident>| lists.documents.get(&i.id) != Some(&(i.revision, i.state));
+        let behind: Vec<_> = all.iter().filter(new).take(ROUND).collect();
+        for document in &behind {
+            let json = serde_json::to_vec_pretty(document.as_ref()).unwrap_or_default();
+            let name = format!("{}/incidents/{}/incident.json", self.district, document.id);
+            self.store.put(&name, Bytes::from(json)).await?;
+            lists.documents.insert(document.id, (document.revision, document.state));
+        }
+        Ok(!behind.is_empty())
     }
 
     /// What the media log answered; a failure is logged, and asked again in the next round.
