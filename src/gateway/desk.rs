@@ -128,7 +128,7 @@ impl Progress {
 }
 
 impl Desk {
-    /// A desk for an engine whose journal has been replayed.
+    /// A desk for an engine whose journal has been replayed; what it holds is on the board at once.
     pub fn new(
         engine: Engine,
         journal: Journal,
@@ -139,7 +139,7 @@ impl Desk {
         bell: Bell,
         progress: Arc<Progress>,
     ) -> Self {
-        Self {
+        let mut desk = Self {
             engine,
             journal,
             board,
@@ -154,7 +154,10 @@ impl Desk {
             failing: false,
             shown: BTreeSet::new(),
             journalled: 0,
-        }
+        };
+        desk.shown = desk.engine.incidents().collect();
+        desk.shown.iter().for_each(|id| desk.show(*id));
+        desk
     }
 
     /// Works until the scope stops; then takes what is there already, and waits for the disk a moment.
@@ -222,9 +225,10 @@ impl Desk {
         match event {
             Event::Delivered { tag: Tag::Incident(incident), revision, now } => {
                 self.engine.delivered(incident, revision, now, out);
-                // The board learns of it without a new revision: headquarters knows already.
-                out.changed.remove(&incident);
-                self.show_delivery(incident);
+                if !out.changed.contains(&incident) {
+                    // The board learns of it without a new revision: headquarters knows already.
+                    self.show(incident);
+                }
             }
             Event::Delivered { .. } => {}
             Event::Command { payload, retained, now } => self.remote_command(&payload, retained, now, out),
@@ -378,7 +382,7 @@ impl Desk {
         }
     }
 
-    fn show_delivery(&mut self, incident: IncidentId) {
+    fn show(&self, incident: IncidentId) {
         if let Some((document, json)) = self.render(incident) {
             self.board.incident(document, json);
         }
