@@ -24,6 +24,7 @@ use crate::{
         clock::Mono,
         evidence::CameraEvidence,
         ids::{CameraId, DistrictId, IncidentId},
+        press::Progress,
     },
     host::{clock, scope::Scope},
     spool::{MediaStore, ObjectRef},
@@ -92,8 +93,9 @@ pub struct Forwarder {
 struct Lists {
     /// Cameras whose playlist or manifest is behind.
     behind: BTreeMap<(IncidentId, CameraId), Behind>,
-    /// Revision of each incident's document that was last put.
-    documents: HashMap<IncidentId, u64>,
+    /// What was last put of each incident's document: its revision, and its state, which headquarters' PUBACK moves
+    /// without a revision.
+    documents: HashMap<IncidentId, (u64, Progress)>,
     /// Objects that headquarters refused, until when they rest.
     set_aside: HashMap<String, Mono>,
 }
@@ -191,8 +193,8 @@ impl Forwarder {
         match failure {
             Some(e) => Err(e),
             None => {
-                self.put_documents(lists).await?;
-                Ok(self.put_due_lists(lists).await? || found)
+                let listed = self.put_due_lists(lists).await?;
+                Ok(self.put_documents(lists).await? || listed || found)
             }
         }
     }
@@ -231,11 +233,18 @@ impl Forwarder {
         Ok(())
     }
 
-    /// Puts the lists that are behind and due. Whether one was put.
+    /// Puts the lists that are behind and due, the newest incidents' first, and no more than a round: evidence that came
+    /// meanwhile goes before the rest. Whether one was put.
     async fn put_due_lists(&self, lists: &mut Lists) -> Result<bool, PutError> {
         let now = clock::mono();
-        let due: Vec<_> =
-            lists.behind.iter().filter(|(_, b)| b.due(now)).map(|(key, behind)| (key.clone(), *behind)).collect();
+        let due: Vec<_> = lists
+            .behind
+            .iter()
+            .rev()
+            .filter(|(_, b)| b.due(now))
+            .take(ROUND)
+            .map(|(key, behind)| (key.clone(), *behind))
+            .collect();
         for (key, behind) in &due {
             let (incident, camera) = key;
             let document = self.board.incident_of(*incident);
@@ -274,19 +283,20 @@ impl Forwarder {
         Ok(finished)
     }
 
-    /// `incident.json` of every incident whose revision is new.
-    async fn put_documents(&self, lists: &mut Lists) -> Result<(), PutError> {
+    /// `incident.json` of each incident that changed, the newest first, and no more than a round. Whether one was put.
+    async fn put_documents(&self, lists: &mut Lists) -> Result<bool, PutError> {
         let incidents = self.board.incidents(None, usize::MAX);
         lists.documents.retain(|id, _| incidents.iter().any(|i| i.id == *id));
         let known = &lists.documents;
-        let new: Vec<_> = incidents.iter().filter(|d| known.get(&d.id) != Some(&d.revision)).take(ROUND).collect();
-        for document in new {
+        let new: Vec<_> =
+            incidents.iter().filter(|d| known.get(&d.id) != Some(&(d.revision, d.state))).take(ROUND).collect();
+        for document in &new {
             let json = serde_json::to_vec_pretty(document.as_ref()).unwrap_or_default();
             let name = format!("{}/incidents/{}/incident.json", self.district, document.id);
             self.store.put(&name, Bytes::from(json)).await?;
-            lists.documents.insert(document.id, document.revision);
+            lists.documents.insert(document.id, (document.revision, document.state));
         }
-        Ok(())
+        Ok(!new.is_empty())
     }
 
     /// What the media log answered; a failure is logged, and asked again in the next round.
