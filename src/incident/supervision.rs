@@ -108,6 +108,9 @@ impl Supervision {
         if alive == Presence::Online {
             w.heard = now.mono;
             c.heard_at = Some(now.wall);
+            // One that comes back may have less patience than all that are waited for.
+            let due = w.heard + w.silent_after;
+            self.next = Some(self.next.map_or(due, |next| next.min(due)));
         }
         w.settle(c, now)
     }
@@ -203,6 +206,22 @@ mod tests {
         assert_eq!(s.sign(&id(), Sign::Heard, at(500)).unwrap().presence, Presence::Online);
         s.timeout(at(589));
         assert_eq!(s.timeout(at(591))[0].presence, Presence::Silent, "supervised again after it came back");
+    }
+
+    #[test]
+    fn a_button_that_came_back_is_found_silent_in_its_own_time_though_others_are_more_patient() {
+        let two = fixtures::inventory(2, 0);
+        let buttons = two.buttons().iter().map(|b| (**b).clone());
+        let patient = |(i, b): (usize, crate::district::inventory::Button)| {
+            let silent_after = Duration::from_secs(if i == 0 { 10 } else { 3_600 });
+            crate::district::inventory::Button { silent_after, ..b }
+        };
+        let inventory = Inventory::new(buttons.enumerate().map(patient).collect(), Vec::new());
+        let mut s = Supervision::new(&inventory, 0.2, at(0));
+        assert_eq!(s.timeout(at(11))[0].presence, Presence::Silent);
+        assert_eq!(s.sign(&id(), Sign::Heard, at(60)).unwrap().presence, Presence::Online);
+        assert!(s.next_timeout().unwrap() <= at(70).mono);
+        assert_eq!(s.timeout(at(71))[0].presence, Presence::Silent);
     }
 
     #[test]
