@@ -20,7 +20,7 @@ use super::{
     board::Board,
     forwarder::Bell,
     hq::Headquarters,
-    ledger::{Document, Ledger, Promises},
+    ledger::{Answer, Document, Ledger, Promises},
     recorder::Recorders,
     work::Work,
 };
@@ -90,7 +90,17 @@ struct Turn {
     hq: Vec<events::Event>,
     cameras: Vec<CameraReport>,
     work: Vec<Work>,
-    disk: bool,
+}
+
+impl Turn {
+    fn drain(&mut self, inputs: &mut Inputs, presses: bool) {
+        if presses {
+            drain(&mut inputs.intake, &mut self.buttons);
+        }
+        drain(&mut inputs.events, &mut self.hq);
+        drain(&mut inputs.work, &mut self.work);
+        drain(&mut inputs.cameras, &mut self.cameras);
+    }
 }
 
 /// Takes what is there already, at most a turn's worth.
@@ -150,7 +160,7 @@ impl Desk {
             self.board.condition(condition.clone());
             self.hq.condition(condition);
         }
-        self.finish_turn(out, Vec::new());
+        self.finish_turn(out, Vec::new(), Vec::new());
         let mut open = Open { intake: true, events: true, work: true };
         while !scope.is_stopping() {
             let due = self.engine.next_timeout();
@@ -163,37 +173,36 @@ impl Desk {
                 n = inputs.events.recv_many(&mut turn.hq, TURN), if open.events => open.events = n > 0,
                 n = inputs.work.recv_many(&mut turn.work, TURN), if open.work => open.work = n > 0,
                 Some(report) = inputs.cameras.recv() => turn.cameras.push(report),
-                Ok(()) = inputs.disk.changed() => turn.disk = true,
+                // Looked at in every turn.
+                Ok(()) = inputs.disk.changed() => inputs.disk.mark_changed(),
                 () = until(due) => {}
                 () = tokio::time::sleep(Duration::from_millis(250)) => {}
                 () = &mut stopping => break,
             }
             // Whatever else is there already: however many presses come, nothing else starves.
-            if taking {
-                drain(&mut inputs.intake, &mut turn.buttons);
-            }
-            drain(&mut inputs.events, &mut turn.hq);
-            drain(&mut inputs.work, &mut turn.work);
-            drain(&mut inputs.cameras, &mut turn.cameras);
+            turn.drain(&mut inputs, taking);
             self.turn(turn, &mut inputs.disk);
         }
+        let mut last = Turn::default();
+        last.drain(&mut inputs, self.ledger.has_room());
+        self.turn(last, &mut inputs.disk);
         self.settle().await;
     }
 
     fn turn(&mut self, turn: Turn, disk: &mut watch::Receiver<Health>) {
-        let (mut out, mut replies) = (Outputs::default(), Vec::new());
+        let (mut out, mut replies, mut answers) = (Outputs::default(), Vec::new(), Vec::new());
         turn.cameras.into_iter().for_each(|report| self.camera(report));
         turn.buttons.into_iter().for_each(|event| self.button(event, &mut out, &mut replies));
         turn.hq.into_iter().for_each(|event| self.headquarters(event, &mut out));
-        turn.work.into_iter().for_each(|item| self.work(item, &mut out));
-        if turn.disk {
+        turn.work.into_iter().for_each(|item| self.work(item, &mut out, &mut answers));
+        if disk.has_changed().unwrap_or(false) {
             self.disk(disk, &mut out);
         }
         let now = clock::now();
         if self.engine.next_timeout().is_some_and(|due| due <= now.mono) {
             self.engine.timeout(now, &mut out);
         }
-        self.finish_turn(out, replies);
+        self.finish_turn(out, replies, answers);
     }
 
     // ---- inputs
@@ -249,7 +258,7 @@ impl Desk {
         self.engine.camera(report);
     }
 
-    fn work(&mut self, work: Work, out: &mut Outputs) {
+    fn work(&mut self, work: Work, out: &mut Outputs, answers: &mut Vec<Answer>) {
         match work {
             Work::Stored(incident, camera, object) => {
                 self.engine.evidence_stored(incident, &camera, object);
@@ -266,8 +275,7 @@ impl Desk {
                 }
             }
             Work::Command(command, reply) => {
-                // The caller may have hung up; the command is carried out all the same.
-                let _ = reply.send(self.engine.command(command, clock::now(), out));
+                answers.push((reply, self.engine.command(command, clock::now(), out)));
             }
         }
     }
@@ -295,13 +303,14 @@ impl Desk {
     // ---- outputs
 
     /// Sends the turn's outputs on their ways.
-    fn finish_turn(&mut self, out: Outputs, replies: Vec<intake::Accepted>) {
+    fn finish_turn(&mut self, out: Outputs, replies: Vec<intake::Accepted>, answers: Vec<Answer>) {
         for order in out.orders {
             self.recorders.order(order);
         }
         let render = |ids: &BTreeSet<IncidentId>| ids.iter().filter_map(|id| self.render(*id)).collect::<Vec<_>>();
         let shown = render(&out.shown.difference(&out.changed).copied().collect());
-        let mut promises = Promises { replies, effects: out.effects, documents: render(&out.changed), shown };
+        let documents = render(&out.changed);
+        let mut promises = Promises { replies, answers, effects: out.effects, documents, shown };
         if self.failing {
             // Headquarters hears of it at once, truthfully as `received`; the button does not.
             self.put_out(std::mem::take(&mut promises.documents));
@@ -322,6 +331,10 @@ impl Desk {
         self.progress.presses.fetch_add(kept.replies.len() as u64, Ordering::Relaxed);
         for reply in kept.replies {
             reply.recorded();
+        }
+        for (reply, answer) in kept.answers {
+            // The caller may have hung up; the command is carried out all the same.
+            let _ = reply.send(answer);
         }
         self.put_out(kept.documents);
         for (document, json) in kept.shown {
