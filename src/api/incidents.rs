@@ -89,7 +89,9 @@ async fn step(
         Some(Err(e @ (CommandError::NoIncident(_) | CommandError::NoButton(_)))) => {
             Err(Problem::not_found(e.to_string()))
         }
-        None => Err(Problem::unavailable("the gateway is stopping; try again")),
+        None => Err(Problem::unavailable(
+            "the step is not on disk yet: the gateway is stopping or its disk fails; try again",
+        )),
     }
 }
 

@@ -107,7 +107,11 @@ struct Batch {
     replies: Vec<intake::Accepted>,
     effects: Vec<Effect>,
     documents: Vec<(Arc<Incident>, Bytes)>,
+    answers: Vec<Answer>,
 }
+
+/// What a command by HTTP is answered, once that is on disk.
+type Answer = (oneshot::Sender<Result<(), CommandError>>, Result<(), CommandError>);
 
 /// Shows that the desk is alive, for the watchdog and for metrics.
 #[derive(Debug, Default)]
@@ -170,10 +174,10 @@ impl Desk {
             self.board.condition(condition.clone());
             self.hq.condition(condition);
         }
-        self.finish_turn(out, Vec::new());
+        self.finish_turn(out, Vec::new(), Vec::new());
         loop {
             let due = self.engine.next_timeout();
-            let (mut out, mut replies) = (Outputs::default(), Vec::new());
+            let (mut out, mut replies, mut answers) = (Outputs::default(), Vec::new(), Vec::new());
             let (mut presses, mut acks, mut work) = (Vec::new(), Vec::new(), Vec::new());
             let taking = self.unsent.len() + self.syncing.len() < UNSYNCED_LIMIT;
             tokio::select! {
@@ -195,9 +199,9 @@ impl Desk {
                 self.headquarters(event, &mut out);
             }
             for item in work {
-                self.work(item, &mut out);
+                self.work(item, &mut out, &mut answers);
             }
-            self.finish_turn(out, replies);
+            self.finish_turn(out, replies, answers);
         }
         self.drain().await;
     }
@@ -259,7 +263,7 @@ impl Desk {
         self.engine.camera(report);
     }
 
-    fn work(&mut self, work: Work, out: &mut Outputs) {
+    fn work(&mut self, work: Work, out: &mut Outputs, answers: &mut Vec<Answer>) {
         match work {
             Work::Stored(incident, camera, object) => {
                 self.engine.evidence_stored(incident, &camera, object);
@@ -275,10 +279,7 @@ impl Desk {
                     self.engine.evidence_ended(incident, &camera, clock::now(), out);
                 }
             }
-            Work::Command(command, reply) => {
-                // The caller may have hung up; the command is carried out all the same.
-                let _ = reply.send(self.engine.command(command, clock::now(), out));
-            }
+            Work::Command(command, reply) => answers.push((reply, self.engine.command(command, clock::now(), out))),
         }
     }
 
@@ -305,19 +306,22 @@ impl Desk {
     // ---- outputs
 
     /// Sends the turn's outputs on their ways.
-    fn finish_turn(&mut self, out: Outputs, replies: Vec<intake::Accepted>) {
+    fn finish_turn(&mut self, out: Outputs, replies: Vec<intake::Accepted>, answers: Vec<Answer>) {
         for order in out.orders {
             self.recorders.order(order);
         }
         let documents: Vec<_> = out.changed.iter().filter_map(|id| self.render(*id)).collect();
-        let mut batch = Batch { replies, effects: out.effects, documents };
+        let mut batch = Batch { replies, effects: out.effects, documents, answers };
         if self.failing {
             // Headquarters hears of it at once, truthfully as `received`; the button does not.
             self.put_out(std::mem::take(&mut batch.documents));
         }
         let entries = entries(&out.records);
         let nothing_waits = self.syncing.is_empty() && self.unsent.is_empty();
-        let idle = batch.replies.is_empty() && batch.effects.is_empty() && batch.documents.is_empty();
+        let idle = batch.replies.is_empty()
+            && batch.effects.is_empty()
+            && batch.documents.is_empty()
+            && batch.answers.is_empty();
         if entries.is_empty() && (nothing_waits || idle) {
             self.carry_out(batch);
         } else {
@@ -361,6 +365,10 @@ impl Desk {
         self.progress.presses.fetch_add(batch.replies.len() as u64, Ordering::Relaxed);
         for reply in batch.replies {
             reply.recorded();
+        }
+        for (reply, answer) in batch.answers {
+            // The caller may have hung up; the command is carried out all the same.
+            let _ = reply.send(answer);
         }
         self.put_out(batch.documents);
         for effect in batch.effects {
