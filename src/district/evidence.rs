@@ -47,6 +47,13 @@ pub struct Gap {
     pub reason: GapReason,
 }
 
+/// How many objects a document lists, all cameras together, so that it stays small enough for a thin link however long an
+/// incident lasts.
+pub const DOCUMENT_OBJECTS: usize = 768;
+
+/// How many gaps are told apart for each camera.
+pub const GAPS_KEPT: usize = 64;
+
 /// One camera's evidence for one incident.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CameraEvidence {
@@ -56,9 +63,15 @@ pub struct CameraEvidence {
     pub from: Utc,
     /// What was asked for: to. Moves when another press or the operator extends it.
     pub to: Utc,
-    /// What is held, in order.
+    /// What is held, in order: the latest in a document (see [`DOCUMENT_OBJECTS`]), all of them in the manifest.
     pub objects: Vec<EvidenceObject>,
-    /// What nobody holds.
+    /// How many objects are held.
+    pub object_count: usize,
+    /// Their bytes.
+    pub bytes: u64,
+    /// How many of them headquarters' object store has confirmed.
+    pub delivered_count: usize,
+    /// What nobody holds. Of more than [`GAPS_KEPT`] the last one covers the rest, what is held between them included.
     pub gaps: Vec<Gap>,
     /// Whether recording has ended; `false` while it still grows.
     pub ended: bool,
@@ -67,8 +80,32 @@ pub struct CameraEvidence {
 }
 
 impl CameraEvidence {
-    /// Works out whether it is complete, after any change.
+    /// Nothing held yet of what is asked for.
+    pub fn asked(camera: CameraId, from: Utc, to: Utc) -> Self {
+        Self {
+            camera,
+            from,
+            to,
+            objects: Vec::new(),
+            object_count: 0,
+            bytes: 0,
+            delivered_count: 0,
+            gaps: Vec::new(),
+            ended: false,
+            complete: false,
+        }
+    }
+
+    /// Keeps only the latest objects; the counts stay.
+    pub fn shorten(&mut self, objects: usize) {
+        self.objects.drain(..self.objects.len().saturating_sub(objects));
+    }
+
+    /// Works out the counts and whether it is complete, after any change to a whole list.
     pub fn settle(&mut self) {
+        self.object_count = self.objects.len();
+        self.bytes = self.objects.iter().map(|o| o.size).sum();
+        self.delivered_count = self.objects.iter().filter(|o| o.delivered).count();
         self.complete =
             self.ended && self.gaps.is_empty() && !self.objects.is_empty() && self.objects.iter().all(|o| o.delivered);
     }

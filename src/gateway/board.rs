@@ -125,11 +125,8 @@ impl Board {
     }
 
     /// Lets go of incidents that the engine no longer holds.
-    pub fn forget(&self, gone: impl IntoIterator<Item = IncidentId>) {
-        let mut inner = self.lock();
-        for id in gone {
-            inner.incidents.remove(&id);
-        }
+    pub fn keep(&self, held: impl Fn(&IncidentId) -> bool) {
+        self.lock().incidents.retain(|id, _| held(id));
     }
 
     /// Puts out a button's condition.

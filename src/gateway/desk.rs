@@ -5,8 +5,7 @@
 //! Inputs that wait are taken together, so that many presses share one sync; nothing ever waits to be batched.
 
 use std::{
-    collections::{BTreeSet, HashSet, VecDeque},
-    future::Future,
+    collections::{BTreeSet, HashSet},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -14,57 +13,32 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
-use futures::{StreamExt, stream::FuturesOrdered};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
-use super::{board::Board, forwarder::Bell, hq::Headquarters, recorder::Recorders};
+use super::{
+    board::Board,
+    forwarder::Bell,
+    hq::Headquarters,
+    ledger::{Answer, Document, Ledger, Promises},
+    recorder::Recorders,
+    work::Work,
+};
 use crate::{
-    district::{
-        camera::CameraReport,
-        clock::Mono,
-        evidence::{EvidenceObject, Gap},
-        ids::{CameraId, IncidentId},
-        incident::Incident,
-    },
+    district::{camera::CameraReport, clock::Mono, ids::IncidentId},
     host::{clock, scope::Scope},
     incident::{
-        engine::{CommandError, Effect, Engine, Outputs},
-        record::{Command, Record},
+        engine::{Effect, Engine, Outputs},
+        record::Command,
         supervision::Sign,
     },
     intake::{self, Intake},
-    spool::{Entry, Health, Journal},
+    spool::Health,
     uplink::events::{self, Tag},
 };
 
 /// Inputs of one kind taken at a time.
 const TURN: usize = 256;
-
-/// Batches that wait for the disk before the desk stops taking presses: the buttons then wait, and resend.
-const UNSYNCED_LIMIT: usize = 4096;
-
-/// The journal is rewritten as a checkpoint when it has grown by so many bytes.
-const CHECKPOINT_AFTER: u64 = 64 << 20;
-
-/// The kind that a journal entry of ours has.
-const RECORD: u8 = 1;
-
-/// What recorders, the forwarder and the API bring to the desk.
-#[derive(Debug)]
-pub enum Work {
-    /// An object of evidence is on disk.
-    Stored(IncidentId, CameraId, EvidenceObject),
-    /// Headquarters has an object of evidence.
-    Uploaded(IncidentId, CameraId, String),
-    /// Nobody holds an interval.
-    Gap(IncidentId, CameraId, Gap),
-    /// A recording has ended, having been ordered until then.
-    Ended(IncidentId, CameraId, Mono),
-    /// A step of headquarters, by HTTP.
-    Command(Command, oneshot::Sender<Result<(), CommandError>>),
-}
 
 /// Everything that comes to the desk.
 pub struct Inputs {
@@ -80,38 +54,60 @@ pub struct Inputs {
     pub disk: watch::Receiver<Health>,
 }
 
+/// Where everything goes that leaves the desk.
+pub struct Ways {
+    /// The API and the page.
+    pub board: Arc<Board>,
+    /// Buttons.
+    pub intake: Intake,
+    /// Headquarters' broker.
+    pub hq: Headquarters,
+    /// Evidence.
+    pub recorders: Recorders,
+    /// Wakes the forwarder.
+    pub bell: Bell,
+    /// The watchdog and metrics.
+    pub progress: Arc<Progress>,
+}
+
 /// The desk.
 pub struct Desk {
     engine: Engine,
-    journal: Journal,
+    ledger: Ledger,
     board: Arc<Board>,
     intake: Intake,
     hq: Headquarters,
     recorders: Recorders,
     bell: Bell,
     progress: Arc<Progress>,
-    /// Handed to the journal, not yet synced, in order.
-    syncing: FuturesOrdered<std::pin::Pin<Box<dyn Future<Output = (bool, Batch)> + Send>>>,
-    /// Not yet handed to the journal, because its queue is full.
-    unsent: VecDeque<(Vec<Entry>, Batch)>,
-    /// Incidents of batches that are not yet synced.
-    waiting: VecDeque<BTreeSet<IncidentId>>,
     failing: bool,
-    shown: BTreeSet<IncidentId>,
-    journalled: u64,
 }
 
-/// What waits for one sync.
+/// What came in one turn.
 #[derive(Default)]
-struct Batch {
-    replies: Vec<intake::Accepted>,
-    effects: Vec<Effect>,
-    documents: Vec<(Arc<Incident>, Bytes)>,
-    answers: Vec<Answer>,
+struct Turn {
+    buttons: Vec<intake::Event>,
+    hq: Vec<events::Event>,
+    cameras: Vec<CameraReport>,
+    work: Vec<Work>,
+    disk: bool,
 }
 
-/// What a command by HTTP is answered, once that is on disk.
-type Answer = (oneshot::Sender<Result<(), CommandError>>, Result<(), CommandError>);
+/// Takes what is there already, at most a turn's worth.
+fn drain<T>(from: &mut mpsc::Receiver<T>, into: &mut Vec<T>) {
+    while into.len() < TURN
+        && let Ok(item) = from.try_recv()
+    {
+        into.push(item);
+    }
+}
+
+/// Which senders are still there; those that stop first are not waited for.
+struct Open {
+    intake: bool,
+    events: bool,
+    work: bool,
+}
 
 /// Shows that the desk is alive, for the watchdog and for metrics.
 #[derive(Debug, Default)]
@@ -125,6 +121,12 @@ pub struct Progress {
 }
 
 impl Progress {
+    fn turn(&self, engine: &Engine) {
+        let now = u64::try_from(clock::mono().since_boot().as_millis()).unwrap_or(0);
+        self.turned.store(now, Ordering::Relaxed);
+        self.open_incidents.store(engine.open_incidents() as u64, Ordering::Relaxed);
+    }
+
     /// When the desk last finished a turn.
     pub fn last_turn(&self) -> Mono {
         Mono::from_boot(Duration::from_millis(self.turned.load(Ordering::Relaxed)))
@@ -132,36 +134,10 @@ impl Progress {
 }
 
 impl Desk {
-    /// A desk for an engine whose journal has been replayed; what it holds is on the board at once.
-    pub fn new(
-        engine: Engine,
-        journal: Journal,
-        board: Arc<Board>,
-        intake: Intake,
-        hq: Headquarters,
-        recorders: Recorders,
-        bell: Bell,
-        progress: Arc<Progress>,
-    ) -> Self {
-        let mut desk = Self {
-            engine,
-            journal,
-            board,
-            intake,
-            hq,
-            recorders,
-            bell,
-            progress,
-            syncing: FuturesOrdered::new(),
-            unsent: VecDeque::new(),
-            waiting: VecDeque::new(),
-            failing: false,
-            shown: BTreeSet::new(),
-            journalled: 0,
-        };
-        desk.shown = desk.engine.incidents().collect();
-        desk.shown.iter().for_each(|id| desk.show(*id));
-        desk
+    /// A desk for an engine whose journal has been replayed.
+    pub fn new(engine: Engine, ledger: Ledger, ways: Ways) -> Self {
+        let Ways { board, intake, hq, recorders, bell, progress } = ways;
+        Self { engine, ledger, board, intake, hq, recorders, bell, progress, failing: false }
     }
 
     /// Works until the scope stops; then takes what is there already, and waits for the disk a moment.
@@ -175,35 +151,49 @@ impl Desk {
             self.hq.condition(condition);
         }
         self.finish_turn(out, Vec::new(), Vec::new());
-        loop {
+        let mut open = Open { intake: true, events: true, work: true };
+        while !scope.is_stopping() {
             let due = self.engine.next_timeout();
-            let (mut out, mut replies, mut answers) = (Outputs::default(), Vec::new(), Vec::new());
-            let (mut presses, mut acks, mut work) = (Vec::new(), Vec::new(), Vec::new());
-            let taking = self.unsent.len() + self.syncing.len() < UNSYNCED_LIMIT;
+            let mut turn = Turn::default();
+            let taking = open.intake && self.ledger.has_room();
             tokio::select! {
                 biased;
-                Some((synced, batch)) = self.syncing.next() => self.synced(synced, batch),
-                n = inputs.intake.recv_many(&mut presses, TURN), if taking => if n == 0 { break },
-                n = inputs.events.recv_many(&mut acks, TURN) => if n == 0 { break },
-                Ok(()) = inputs.disk.changed() => self.disk(&mut inputs.disk, &mut out),
-                Some(report) = inputs.cameras.recv() => self.camera(report),
-                n = inputs.work.recv_many(&mut work, TURN) => if n == 0 { break },
-                () = until(due) => self.engine.timeout(clock::now(), &mut out),
+                kept = self.ledger.synced() => self.keep(kept),
+                n = inputs.intake.recv_many(&mut turn.buttons, TURN), if taking => open.intake = n > 0,
+                n = inputs.events.recv_many(&mut turn.hq, TURN), if open.events => open.events = n > 0,
+                n = inputs.work.recv_many(&mut turn.work, TURN), if open.work => open.work = n > 0,
+                Some(report) = inputs.cameras.recv() => turn.cameras.push(report),
+                Ok(()) = inputs.disk.changed() => turn.disk = true,
+                () = until(due) => {}
                 () = tokio::time::sleep(Duration::from_millis(250)) => {}
                 () = &mut stopping => break,
             }
-            for event in presses {
-                self.button(event, &mut out, &mut replies);
+            // Whatever else is there already: however many presses come, nothing else starves.
+            if taking {
+                drain(&mut inputs.intake, &mut turn.buttons);
             }
-            for event in acks {
-                self.headquarters(event, &mut out);
-            }
-            for item in work {
-                self.work(item, &mut out, &mut answers);
-            }
-            self.finish_turn(out, replies, answers);
+            drain(&mut inputs.events, &mut turn.hq);
+            drain(&mut inputs.work, &mut turn.work);
+            drain(&mut inputs.cameras, &mut turn.cameras);
+            self.turn(turn, &mut inputs.disk);
         }
-        self.drain().await;
+        self.settle().await;
+    }
+
+    fn turn(&mut self, turn: Turn, disk: &mut watch::Receiver<Health>) {
+        let (mut out, mut replies, mut answers) = (Outputs::default(), Vec::new(), Vec::new());
+        turn.cameras.into_iter().for_each(|report| self.camera(report));
+        turn.buttons.into_iter().for_each(|event| self.button(event, &mut out, &mut replies));
+        turn.hq.into_iter().for_each(|event| self.headquarters(event, &mut out));
+        turn.work.into_iter().for_each(|item| self.work(item, &mut out, &mut answers));
+        if turn.disk {
+            self.disk(disk, &mut out);
+        }
+        let now = clock::now();
+        if self.engine.next_timeout().is_some_and(|due| due <= now.mono) {
+            self.engine.timeout(now, &mut out);
+        }
+        self.finish_turn(out, replies, answers);
     }
 
     // ---- inputs
@@ -229,10 +219,6 @@ impl Desk {
         match event {
             Event::Delivered { tag: Tag::Incident(incident), revision, now } => {
                 self.engine.delivered(incident, revision, now, out);
-                if !out.changed.contains(&incident) {
-                    // The board learns of it without a new revision: headquarters knows already.
-                    self.show(incident);
-                }
             }
             Event::Delivered { .. } => {}
             Event::Command { payload, retained, now } => self.remote_command(&payload, retained, now, out),
@@ -292,7 +278,7 @@ impl Desk {
             Some(why) if !self.failing => {
                 error!(%why, "the journal's disk fails: presses are not acknowledged until it takes them");
                 self.failing = true;
-                self.engine.journal_failed(self.waiting.iter().flatten().copied().collect::<Vec<_>>(), out);
+                self.engine.journal_failed(self.ledger.waiting(), out);
             }
             None if self.failing => {
                 info!("the journal's disk has taken everything again");
@@ -310,68 +296,39 @@ impl Desk {
         for order in out.orders {
             self.recorders.order(order);
         }
-        let documents: Vec<_> = out.changed.iter().filter_map(|id| self.render(*id)).collect();
-        let mut batch = Batch { replies, effects: out.effects, documents, answers };
+        let render = |ids: &BTreeSet<IncidentId>| ids.iter().filter_map(|id| self.render(*id)).collect::<Vec<_>>();
+        let shown = render(&out.shown.difference(&out.changed).copied().collect());
+        let mut promises = Promises { replies, effects: out.effects, documents: render(&out.changed), shown, answers };
         if self.failing {
             // Headquarters hears of it at once, truthfully as `received`; the button does not.
-            self.put_out(std::mem::take(&mut batch.documents));
+            self.put_out(std::mem::take(&mut promises.documents));
         }
-        let entries = entries(&out.records);
-        let nothing_waits = self.syncing.is_empty() && self.unsent.is_empty();
-        let idle = batch.replies.is_empty()
-            && batch.effects.is_empty()
-            && batch.documents.is_empty()
-            && batch.answers.is_empty();
-        if entries.is_empty() && (nothing_waits || idle) {
-            self.carry_out(batch);
-        } else {
-            self.waiting.push_back(out.changed);
-            self.unsent.push_back((entries, batch));
+        if let Some(free) = self.ledger.write(&out.records, out.changed, promises) {
+            self.keep(free);
         }
-        self.hand_to_journal();
-        self.checkpoint_if_due();
-        let now = u64::try_from(clock::mono().since_boot().as_millis()).unwrap_or(0);
-        self.progress.turned.store(now, Ordering::Relaxed);
-        self.progress.open_incidents.store(self.engine.open_incidents() as u64, Ordering::Relaxed);
+        self.ledger.hand_over();
+        if !self.failing && self.ledger.checkpoint_if_due(&self.engine) {
+            let held: HashSet<_> = self.engine.incidents().collect();
+            self.board.keep(|id| held.contains(id));
+        }
+        self.progress.turn(&self.engine);
     }
 
-    fn hand_to_journal(&mut self) {
-        while let Some((entries, batch)) = self.unsent.pop_front() {
-            let bytes: usize = entries.iter().map(|e| e.payload.len()).sum();
-            match self.journal.try_append(entries.clone()) {
-                Ok(ticket) => {
-                    self.journalled += bytes as u64;
-                    self.syncing.push_back(Box::pin(async move { (ticket.await.is_ok(), batch) }));
-                }
-                Err(_full) => {
-                    self.unsent.push_front((entries, batch));
-                    return;
-                }
-            }
-        }
-    }
-
-    fn synced(&mut self, synced: bool, batch: Batch) {
-        self.waiting.pop_front();
-        if synced {
-            self.carry_out(batch);
-        } else {
-            // The journal has ended: the replies are dropped, and the buttons resend to the next run.
-            error!("the journal has ended with entries unwritten; their presses stay unacknowledged");
-        }
-    }
-
-    fn carry_out(&mut self, batch: Batch) {
-        self.progress.presses.fetch_add(batch.replies.len() as u64, Ordering::Relaxed);
-        for reply in batch.replies {
+    /// Tells what is proven now.
+    fn keep(&mut self, kept: Promises) {
+        self.progress.presses.fetch_add(kept.replies.len() as u64, Ordering::Relaxed);
+        for reply in kept.replies {
             reply.recorded();
         }
-        for (reply, answer) in batch.answers {
+        for (reply, answer) in kept.answers {
             // The caller may have hung up; the command is carried out all the same.
             let _ = reply.send(answer);
         }
-        self.put_out(batch.documents);
-        for effect in batch.effects {
+        self.put_out(kept.documents);
+        for (document, json) in kept.shown {
+            self.board.incident(document, json);
+        }
+        for effect in kept.effects {
             match effect {
                 Effect::Tell(button, message) => self.intake.tell(&button, &message),
                 Effect::Condition(condition) => {
@@ -382,21 +339,14 @@ impl Desk {
         }
     }
 
-    fn put_out(&mut self, documents: Vec<(Arc<Incident>, Bytes)>) {
+    fn put_out(&mut self, documents: Vec<Document>) {
         for (document, json) in documents {
             self.hq.incident(&document, json.clone());
-            self.shown.insert(document.id);
             self.board.incident(document, json);
         }
     }
 
-    fn show(&self, incident: IncidentId) {
-        if let Some((document, json)) = self.render(incident) {
-            self.board.incident(document, json);
-        }
-    }
-
-    fn render(&self, id: IncidentId) -> Option<(Arc<Incident>, Bytes)> {
+    fn render(&self, id: IncidentId) -> Option<Document> {
         let document = self.engine.document(id)?;
         match serde_json::to_vec(&document) {
             Ok(json) => Some((Arc::new(document), json.into())),
@@ -407,35 +357,16 @@ impl Desk {
         }
     }
 
-    fn checkpoint_if_due(&mut self) {
-        if self.journalled < CHECKPOINT_AFTER || self.failing || !self.unsent.is_empty() {
-            return;
-        }
-        let Ok(ticket) = self.journal.checkpoint(entries(&self.engine.snapshot())) else { return };
-        self.journalled = 0;
-        self.waiting.push_back(BTreeSet::new());
-        self.syncing.push_back(Box::pin(async move {
-            // A disk that refuses the snapshot changes nothing: the older segments stay, and it is tried again.
-            if let Err(e) = ticket.await {
-                warn!(error = %e, "no checkpoint of the journal this time");
-            }
-            (true, Batch::default())
-        }));
-        let held: HashSet<_> = self.engine.incidents().collect();
-        let gone: Vec<_> = self.shown.iter().filter(|id| !held.contains(id)).copied().collect();
-        for id in &gone {
-            self.shown.remove(id);
-        }
-        self.board.forget(gone);
-    }
-
     /// Waits for the disk a moment at the end, so that what can be acknowledged is.
-    async fn drain(&mut self) {
-        self.hand_to_journal();
-        let limit = Duration::from_secs(2);
-        while let Ok(Some((synced, batch))) = tokio::time::timeout(limit, self.syncing.next()).await {
-            self.synced(synced, batch);
-        }
+    async fn settle(&mut self) {
+        let waiting = async {
+            while !self.ledger.is_idle() {
+                self.ledger.hand_over();
+                let kept = self.ledger.synced().await;
+                self.keep(kept);
+            }
+        };
+        let _ = tokio::time::timeout(Duration::from_secs(2), waiting).await;
     }
 }
 
@@ -447,28 +378,11 @@ async fn until(due: Option<Mono>) {
     }
 }
 
-fn entries(records: &[Record]) -> Vec<Entry> {
-    let entry = |record: &Record| match serde_json::to_vec(record) {
-        Ok(json) => Some(Entry { kind: RECORD, payload: json.into() }),
-        Err(e) => {
-            error!(error = %e, ?record, "a record could not be written");
-            None
-        }
-    };
-    records.iter().filter_map(entry).collect()
-}
-
-/// Brings an engine to where the journal left it. Returns how many entries could not be read.
-pub fn replay(engine: &mut Engine, entries: impl IntoIterator<Item = Entry>) -> usize {
-    let mut unread = 0;
-    for entry in entries.into_iter().filter(|e| e.kind == RECORD) {
-        match serde_json::from_slice(&entry.payload) {
-            Ok(record) => engine.replay(record),
-            Err(e) => {
-                warn!(error = %e, "a journal entry is not understood by this version; it is left as it is");
-                unread += 1;
-            }
+/// Shows on the board what the engine knows after replay.
+pub fn show(engine: &Engine, board: &Board) {
+    for document in engine.incidents().filter_map(|id| engine.document(id)) {
+        if let Ok(json) = serde_json::to_vec(&document) {
+            board.incident(Arc::new(document), json.into());
         }
     }
-    unread
 }

@@ -18,13 +18,12 @@ use futures::{StreamExt, stream};
 use tokio::sync::{Notify, mpsc};
 use tracing::{debug, error, info, warn};
 
-use super::{board::Board, desk::Work, shelf};
+use super::{board::Board, shelf, work::Work};
 use crate::{
     district::{
         clock::Mono,
         evidence::CameraEvidence,
         ids::{CameraId, DistrictId, IncidentId},
-        incident::Incident,
         press::Progress,
     },
     host::{clock, scope::Scope},
@@ -81,21 +80,41 @@ pub struct Forwarder {
     pub board: Arc<Board>,
     /// Told of what headquarters has.
     pub work: mpsc::Sender<Work>,
+    /// Ceiling in bits a second.
+    pub bandwidth: Option<u64>,
     /// Rung when there is something.
     pub bell: Bell,
     /// Counts.
     pub counts: Arc<Forwarded>,
 }
 
-/// What a playlist or manifest was last put for.
+/// What is behind at headquarters beside the objects themselves.
 #[derive(Default)]
 struct Lists {
-    /// Cameras whose lists are behind, and since when.
-    behind: BTreeMap<(IncidentId, CameraId), Mono>,
+    /// Cameras whose playlist or manifest is behind.
+    behind: BTreeMap<(IncidentId, CameraId), Behind>,
     /// What was last put of each incident's document: its revision, and its state, which headquarters' PUBACK moves
     /// without a revision.
     documents: HashMap<IncidentId, (u64, Progress)>,
+    /// Objects that headquarters refused, until when they rest.
     set_aside: HashMap<String, Mono>,
+}
+
+#[derive(Clone, Copy)]
+enum Behind {
+    /// Something was delivered since then.
+    Since(Mono),
+    /// The gateway was restarted: headquarters may have it all.
+    AfterRestart,
+}
+
+impl Behind {
+    fn due(self, now: Mono) -> bool {
+        match self {
+            Behind::Since(then) => now.since(then) >= PLAYLIST_EVERY,
+            Behind::AfterRestart => true,
+        }
+    }
 }
 
 impl Forwarder {
@@ -136,7 +155,7 @@ impl Forwarder {
         let mut lists = Lists::default();
         for incident in self.board.incidents(None, usize::MAX) {
             for evidence in &incident.evidence {
-                lists.behind.insert((incident.id, evidence.camera.clone()), Mono::default());
+                lists.behind.insert((incident.id, evidence.camera.clone()), Behind::AfterRestart);
             }
         }
         lists
@@ -149,14 +168,20 @@ impl Forwarder {
         lists.set_aside.retain(|_, until| *until > now);
         let todo: Vec<_> = pending.into_iter().filter(|o| !lists.set_aside.contains_key(&o.to_string())).collect();
         let found = !todo.is_empty();
-        let uploads: Vec<_> = todo.into_iter().map(|object| self.upload(object)).collect();
+        let mut turn = tokio::time::Instant::now();
+        let uploads = todo.into_iter().map(|object| {
+            let from = turn;
+            turn += self.pace(object.meta.size);
+            self.upload(object, from)
+        });
+        let uploads: Vec<_> = uploads.collect();
         let done: Vec<_> = stream::iter(uploads).buffer_unordered(AT_ONCE).collect().await;
         let mut failure = None;
         for (result, object) in done {
             match result {
                 Ok(()) => {
                     let key = (object.meta.incident, object.meta.camera.clone());
-                    lists.behind.entry(key).or_insert(now);
+                    lists.behind.entry(key).or_insert(Behind::Since(now));
                 }
                 Err(e @ PutError::Refused { .. }) => {
                     error!(error = %e, object = %object, "set aside; the rest goes on");
@@ -168,13 +193,19 @@ impl Forwarder {
         match failure {
             Some(e) => Err(e),
             None => {
-                let listed = self.lists(lists, found).await?;
-                Ok(self.documents(lists).await? || listed || found)
+                let listed = self.put_due_lists(lists).await?;
+                Ok(self.put_documents(lists).await? || listed || found)
             }
         }
     }
 
-    async fn upload(&self, object: ObjectRef) -> (Result<(), PutError>, ObjectRef) {
+    /// How long so many bytes take under the ceiling.
+    fn pace(&self, bytes: u64) -> Duration {
+        self.bandwidth.map_or(Duration::ZERO, |bits| Duration::from_secs_f64(bytes as f64 * 8.0 / bits.max(1) as f64))
+    }
+
+    async fn upload(&self, object: ObjectRef, from: tokio::time::Instant) -> (Result<(), PutError>, ObjectRef) {
+        tokio::time::sleep_until(from).await;
         (self.forward(&object).await, object)
     }
 
@@ -204,47 +235,41 @@ impl Forwarder {
 
     /// Puts the lists that are behind and due, the newest incidents' first, and no more than a round: evidence that came
     /// meanwhile goes before the rest. Whether one was put.
-    async fn lists(&self, lists: &mut Lists, busy: bool) -> Result<bool, PutError> {
+    async fn put_due_lists(&self, lists: &mut Lists) -> Result<bool, PutError> {
         let now = clock::mono();
         let due: Vec<_> = lists
             .behind
             .iter()
             .rev()
-            .filter(|(_, since)| !busy || now.since(**since) >= PLAYLIST_EVERY)
-            .map(|(key, since)| (key.clone(), *since))
+            .filter(|(_, b)| b.due(now))
+            .take(ROUND)
+            .map(|(key, behind)| (key.clone(), *behind))
             .collect();
-        let mut put = 0;
-        for ((incident, camera), since) in due {
-            let Some(document) = self.board.incident_of(incident) else {
-                lists.behind.remove(&(incident, camera));
+        for (key, behind) in &due {
+            let (incident, camera) = key;
+            let document = self.board.incident_of(*incident);
+            let Some(evidence) = document.as_ref().and_then(|d| d.evidence.iter().find(|e| e.camera == *camera)) else {
+                lists.behind.remove(key);
                 continue;
             };
-            let Some(evidence) = document.evidence.iter().find(|e| e.camera == camera) else { continue };
-            if now.since(since) < PLAYLIST_EVERY && !evidence.ended {
-                continue;
-            }
-            if put == ROUND {
-                break;
-            }
-            put += 1;
-            let finished = self.put_lists(incident, evidence).await?;
-            if finished {
+            if self.put_lists(*incident, evidence, matches!(behind, Behind::AfterRestart)).await? {
                 info!(%incident, %camera, "all evidence of this camera is at headquarters");
-                lists.behind.remove(&(incident, camera));
+                lists.behind.remove(key);
             } else {
-                lists.behind.insert((incident, camera), now);
+                lists.behind.insert(key.clone(), Behind::Since(now));
             }
         }
-        Ok(put > 0)
+        Ok(!due.is_empty())
     }
 
     /// The playlist; and the manifest when nothing will come any more. Whether that is so.
-    async fn put_lists(&self, incident: IncidentId, evidence: &CameraEvidence) -> Result<bool, PutError> {
+    async fn put_lists(&self, incident: IncidentId, evidence: &CameraEvidence, maybe: bool) -> Result<bool, PutError> {
         let held = self.asked(self.media.evidence(incident, &evidence.camera).await).unwrap_or_default();
         let folder = shelf::folder(&self.district, incident, &evidence.camera);
         let there: Vec<_> = held.iter().filter(|o| o.delivered).cloned().collect();
         let finished = evidence.ended && there.len() == held.len();
-        if there.is_empty() {
+        let manifest_name = format!("{folder}/manifest.json");
+        if there.is_empty() || (finished && maybe && self.store.head(&manifest_name).await?.is_some()) {
             return Ok(finished);
         }
         let growing = CameraEvidence { ended: finished, ..evidence.clone() };
@@ -253,26 +278,25 @@ impl Forwarder {
         if finished {
             let manifest = shelf::manifest(folder.clone(), &there, evidence);
             let json = serde_json::to_vec_pretty(&manifest).unwrap_or_default();
-            self.store.put(&format!("{folder}/manifest.json"), Bytes::from(json)).await?;
+            self.store.put(&manifest_name, Bytes::from(json)).await?;
         }
         Ok(finished)
     }
 
     /// `incident.json` of each incident that changed, the newest first, and no more than a round. Whether one was put.
-    async fn documents(&self, lists: &mut Lists) -> Result<bool, PutError> {
-        let all = self.board.incidents(None, usize::MAX);
-        if lists.documents.len() > all.len() {
-            lists.documents.retain(|id, _| all.iter().any(|i| i.id == *id));
-        }
-        let new = |i: &&Arc<Incident>| lists.documents.get(&i.id) != Some(&(i.revision, i.state));
-        let behind: Vec<_> = all.iter().filter(new).take(ROUND).collect();
-        for document in &behind {
+    async fn put_documents(&self, lists: &mut Lists) -> Result<bool, PutError> {
+        let incidents = self.board.incidents(None, usize::MAX);
+        lists.documents.retain(|id, _| incidents.iter().any(|i| i.id == *id));
+        let known = &lists.documents;
+        let new: Vec<_> =
+            incidents.iter().filter(|d| known.get(&d.id) != Some(&(d.revision, d.state))).take(ROUND).collect();
+        for document in &new {
             let json = serde_json::to_vec_pretty(document.as_ref()).unwrap_or_default();
             let name = format!("{}/incidents/{}/incident.json", self.district, document.id);
             self.store.put(&name, Bytes::from(json)).await?;
             lists.documents.insert(document.id, (document.revision, document.state));
         }
-        Ok(!behind.is_empty())
+        Ok(!new.is_empty())
     }
 
     /// What the media log answered; a failure is logged, and asked again in the next round.

@@ -8,9 +8,9 @@ use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 use super::{
-    desk::Work,
     feeds::Feeds,
     shelf::{self, Whose},
+    work::Work,
 };
 use crate::{
     district::{

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use crate::district::{
     clock::{Mono, Utc},
-    evidence::{CameraEvidence, EvidenceObject, Gap},
+    evidence::{CameraEvidence, EvidenceObject, GAPS_KEPT, Gap},
     ids::{CameraId, IncidentId, PressId},
     incident::{Incident, PRESSES_SHOWN, PressEntry, TIMELINE_SHOWN, TimelineEntry},
     press::Progress,
@@ -59,7 +59,8 @@ impl Case {
         let Opened { document, keys, from, until, delivered } = opened;
         // The first revision for evidence comes a while after the press, not with its first fragment.
         let published = Mono::from_boot(Duration::from_millis(document.pressed_at.monotonic_ms));
-        let untold = document.presses.iter().map(|p| (p.press.clone(), document.revision)).collect();
+        let told = delivered >= document.revision;
+        let untold = document.presses.iter().filter(|_| !told).map(|p| (p.press.clone(), document.revision)).collect();
         Self {
             document,
             keys: keys.into(),
@@ -78,6 +79,7 @@ impl Case {
         let mut document = self.document.clone();
         for evidence in &mut document.evidence {
             evidence.objects.clear();
+            evidence.settle();
         }
         Opened {
             document,
@@ -171,9 +173,10 @@ impl Case {
     /// Nobody holds an interval.
     pub fn gap(&mut self, camera: &CameraId, gap: Gap) {
         let Some(evidence) = self.evidence(camera) else { return };
+        let full = evidence.gaps.len() >= GAPS_KEPT;
         match evidence.gaps.last_mut() {
             // One outage is one gap, however often it is reported.
-            Some(last) if last.reason == gap.reason && gap.from <= last.to => last.to = last.to.max(gap.to),
+            Some(last) if full || (last.reason == gap.reason && gap.from <= last.to) => last.to = last.to.max(gap.to),
             _ => evidence.gaps.push(gap),
         }
         evidence.settle();
@@ -203,12 +206,11 @@ impl Case {
         self.document.evidence.iter().all(|e| e.ended)
     }
 
-    /// Whether nothing of it is on its way any more: it may leave memory.
-    pub fn finished(&self) -> bool {
-        !self.open()
-            && self.delivered >= self.document.revision
+    /// Whether nothing of it is on its way any more: it may leave memory. A gateway that stands alone sends nothing.
+    pub fn finished(&self, alone: bool) -> bool {
+        let at_headquarters = self.delivered >= self.document.revision
             && !self.evidence_changed
-            && self.all_ended()
-            && self.document.evidence.iter().all(|e| e.objects.iter().all(|o| o.delivered))
+            && self.document.evidence.iter().all(|e| e.delivered_count == e.object_count);
+        !self.open() && self.all_ended() && (alone || at_headquarters)
     }
 }

@@ -62,6 +62,7 @@ pub fn engine(buttons: usize, cameras: usize) -> Engine {
         choice: Choice { cameras: 4, radius_m: 150.0 },
         debounce: Duration::from_secs(2),
         low_battery: 0.2,
+        alone: false,
     };
     Engine::new(settings, Arc::new(inventory(buttons, cameras)), at(0))
 }

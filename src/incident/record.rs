@@ -92,6 +92,11 @@ pub enum Record {
         /// Which.
         incident: IncidentId,
     },
+    /// Commands that were carried out, in a checkpoint.
+    Commands {
+        /// Their ids, oldest first.
+        ids: Vec<String>,
+    },
     /// A button's condition changed.
     Condition(ButtonCondition),
 }

@@ -72,10 +72,12 @@ impl Supervision {
         self.buttons.get(button).map(|w| &w.condition)
     }
 
-    /// Takes a condition from the journal. What is not true any more after a restart (presence) starts anew.
+    /// Takes a condition from the journal. What is not true any more after a restart (presence) starts anew, and with a
+    /// new revision, since headquarters has the old one with that number.
     pub fn replay(&mut self, condition: ButtonCondition) {
         if let Some(w) = self.buttons.get_mut(&condition.button) {
-            w.condition = ButtonCondition { presence: Presence::Unknown, ..condition };
+            w.condition =
+                ButtonCondition { presence: Presence::Unknown, revision: condition.revision + 1, ..condition };
         }
     }
 

@@ -172,16 +172,16 @@ fn evidence_makes_at_most_one_revision_in_two_seconds_and_completes() {
     pressed(&mut e, 1, "p1", PressKind::Panic, 0);
     let (id, unit): (_, CameraId) = (only(&e), "unit-b1".parse().unwrap());
     let mut out = Outputs::default();
-    for n in 0..20u64 {
+    for n in 0..40u64 {
         let object = EvidenceObject { name: format!("{n:05}.m4s"), size: 1, sha256: String::new(), delivered: false };
         e.evidence_stored(id, &unit, object);
         e.timeout(at(100 * n), &mut out);
     }
     assert_eq!(e.document(id).unwrap().revision, 2);
-    for n in 0..20u64 {
+    for n in 0..40u64 {
         e.evidence_delivered(id, &unit, &format!("{n:05}.m4s"));
     }
-    e.evidence_ended(id, &unit, at(3_000), &mut out);
+    e.evidence_ended(id, &unit, at(5_000), &mut out);
     assert!(e.document(id).unwrap().evidence[0].complete);
     let gap = Gap { from: at(0).wall, to: at(1).wall, reason: GapReason::CameraDown };
     e.evidence_gap(id, &unit, gap, &mut out);
@@ -309,7 +309,7 @@ proptest! {
             let (mut a, mut b) = (w.engine.document(id).unwrap(), again.document(id).unwrap());
             // Objects are the media log's to replay; what is only in memory is not `received` after a replay.
             for doc in [&mut a, &mut b] {
-                doc.evidence.iter_mut().for_each(|e| { e.objects.clear(); e.complete = false; });
+                doc.evidence.iter_mut().for_each(|e| { e.objects.clear(); e.settle(); });
                 doc.state = doc.state.max(Progress::Recorded);
             }
             // Times pass through milliseconds on disk.

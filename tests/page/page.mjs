@@ -46,7 +46,7 @@ const link = (id, name, role, distance, sees, reason, recorded = true) => ({ id,
 const ID = '019a2f3e-7a10-7c11-9a55-0242ac120002';
 const evidence = (id, gaps = []) => ({ camera: id, from: iso(begin), to: iso(pressed + 60000), objects: [], gaps, ended: false, complete: false });
 const incident = {
-  id: ID, revision: 4, district: 'saddar', kind: 'panic', test: false, state: 'delivered', recorded: true, button: { id: 'b-01', name: 'Saddar Bazaar, gate 1', at: buttons[0].at },
+  id: ID, revision: 4, district: 'saddar', kind: 'panic', test: false, state: 'delivered', button: { id: 'b-01', name: 'Saddar Bazaar, gate 1', at: buttons[0].at },
   pressed_at: { at: iso(pressed), clock_synchronised: true, monotonic_ms: 1, boot: 'b' }, press_count: 2, presses: [{ at: iso(pressed), kind: 'panic' }, { at: iso(pressed + 4000), kind: 'panic' }],
   cameras: [link('unit-b-01', 'Unit of gate 1', 'unit', 0, true, 'the camera of the button\'s own unit'), link('cam-1', 'Gate 1 mast', 'nearby', 28.6, true, 'sees the button, 29 m away'), link('cam-2', 'Bazaar lane', 'nearby', 46.1, true, 'sees the button, 46 m away'), link('cam-3', 'Crossing dome', 'nearby', 169.2, false, 'does not reach the button: 169 m away, range 60 m'), link('cam-4', 'Bus stop mast', 'nearby', 134.6, false, 'stalled when it was ranked', false)],
   evidence: [evidence('unit-b-01'), evidence('cam-1', [{ from: iso(begin + 8000), to: iso(begin + 14000), reason: 'camera-down' }]), evidence('cam-2'), evidence('cam-3')],

@@ -96,12 +96,15 @@ function render() {
   });
 }
 
+/** States of an incident that no operator has opened. */
+const UNSEEN = ['received', 'recorded', 'delivered'];
+
 const pressedAt = (incident) => Date.parse(incident.pressed_at.at);
 const open = () => [...state.incidents.values()].filter((one) => one.state !== 'closed');
 
 /** Open before closed, real before test, unseen before seen, then by urgency within the unseen, then the newest. */
 function queue() {
-  const rank = (one) => [one.state === 'closed', one.test, !['recorded', 'delivered'].includes(one.state), one.state === 'closed' ? 0 : URGENCY.indexOf(one.kind), -pressedAt(one)].map(Number);
+  const rank = (one) => [one.state === 'closed', one.test, !UNSEEN.includes(one.state), one.state === 'closed' ? 0 : URGENCY.indexOf(one.kind), -pressedAt(one)].map(Number);
   return [...state.incidents.values()].map((one) => [rank(one), one]).sort(([a], [b]) => a.map((n, i) => n - b[i]).find((n) => n) ?? 0).map(([, one]) => one);
 }
 
@@ -140,7 +143,7 @@ function renderHeader() {
   setIcon($('sound'), sounds ? 'bell' : 'bellOff');
   $('help').title = t('keys');
   $('help').setAttribute('aria-label', t('keys'));
-  const unseen = open().filter((one) => !one.test && ['recorded', 'delivered'].includes(one.state)).length;
+  const unseen = open().filter((one) => !one.test && UNSEEN.includes(one.state)).length;
   document.title = `${unseen ? `(${unseen}) ` : ''}${state.district.name || 'chowki'}`;
 }
 
@@ -249,6 +252,9 @@ async function tell(path, body) {
   }
 }
 
+/** Gives the question before up. */
+let unanswered = () => {};
+
 /** Asks in the page's dialog; the text entered ('' when none was asked for), or `null` when cancelled. */
 function ask(question, { value, label, type = 'text', ok = t('ok'), must = false }) {
   const dialog = $('dialog');
@@ -256,9 +262,12 @@ function ask(question, { value, label, type = 'text', ok = t('ok'), must = false
   const form = h('form', { method: 'dialog' }, h('p', {}, question), input, h('div', { class: 'line' }, !must && h('button', { type: 'button', onclick: () => dialog.close('') }, t('cancel')), h('button', { type: 'submit', class: 'act', value: 'ok' }, ok)));
   dialog.replaceChildren(form);
   if (dialog.open) dialog.close('');
+  unanswered();
   return new Promise((done) => {
+    unanswered = () => done(null);
     dialog.oncancel = (event) => { if (must) event.preventDefault(); };
-    dialog.onclose = () => done(dialog.returnValue === 'ok' ? input?.value ?? '' : null);
+    // The event comes after the dialog is gone: the next question may already stand there.
+    dialog.onclose = () => { if (!dialog.open) done(dialog.returnValue === 'ok' ? input?.value ?? '' : null); };
     dialog.returnValue = '';
     dialog.showModal();
     (input || form.querySelector('.act')).focus();

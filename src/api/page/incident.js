@@ -49,9 +49,12 @@ export function setIcon(button, name) {
   button.replaceChildren(icon(name));
 }
 
+/** Whether the gateway's disk has it: headquarters hears of a press even while the disk refuses it. */
+const onDisk = (incident) => incident.state !== 'received';
+
 /** When a step was proven, by the incident's own history. */
 export function stepTime(incident, step) {
-  if (step === 'recorded' && !incident.recorded) return null;
+  if (step === 'recorded' && !onDisk(incident)) return null;
   const entry = incident.timeline.find((one) => new RegExp(`\\b${step}\\b`, 'i').test(one.what));
   if (entry) return entry.at;
   return step === 'recorded' ? incident.pressed_at.at : null;
@@ -61,7 +64,7 @@ export function stepTime(incident, step) {
 export const badge = (incident) => [
   h('span', { class: `kind ${incident.kind}` }, t(`kind.${incident.kind}`)),
   incident.test && h('span', { class: 'test-mark' }, t('test')),
-  !incident.recorded && h('span', { class: 'unrecorded' }, t('notRecorded')),
+  !onDisk(incident) && h('span', { class: 'unrecorded' }, t('notRecorded')),
 ];
 
 /** The panel of one incident at a time. */
@@ -179,7 +182,7 @@ export class IncidentPanel {
     const steps = STEPS.filter((step) => step !== 'answered' || incident.call || incident.state === 'answered' || stepTime(incident, step));
     this.steps.replaceChildren(...steps.map((step) => {
       const at = stepTime(incident, step);
-      const passed = STEPS.indexOf(step) <= furthest && (step !== 'recorded' || incident.recorded);
+      const passed = STEPS.indexOf(step) <= furthest && (step !== 'recorded' || onDisk(incident));
       // A step left out (closed without dispatch) is passed, not done.
       const done = passed && (at || step === incident.state);
       return h('li', { class: done ? 'done' : passed ? 'skipped' : '', 'aria-current': step === incident.state && 'step' }, h('b', {}, t(`state.${step}`)), h('small', {}, at && done ? clock(at) : '–'));
@@ -263,7 +266,7 @@ export class IncidentPanel {
         else video.pause();
       }
       const own = player?.position;
-      if (id === this.#main || own === null || own === undefined || this.#moment === null || video.seeking) continue;
+      if (id === this.#main || own === null || own === undefined || this.#moment === null || player.busy) continue;
       const [from, to] = player.range ?? [0, 0];
       if (this.#moment >= from && this.#moment < to - 400 && Math.abs(own - this.#moment) > DRIFT_MS) player.seek(this.#moment);
     }

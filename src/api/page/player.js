@@ -9,6 +9,10 @@ const TURN_MS = 400;
 // Fetched ahead of the position, kept behind it, in seconds: bounds what a browser holds for a long recording.
 const AHEAD = 45;
 const BEHIND = 90;
+// Nothing is shown from the last moment of a stretch: a browser waits there for the picture after it.
+const EDGE = 0.15;
+// A search for a picture that takes longer found none.
+const SEEK_MS = 1500;
 
 /**
  * A playlist (RFC 8216) as `{ ended, segments }`; a segment has `start` and `duration` in milliseconds, its init
@@ -65,6 +69,7 @@ export class EvidencePlayer {
   #origin = null;
   #ended = false;
   #wanted = null;
+  #sought = 0;
   #stopped = false;
   #wake = () => {};
 
@@ -80,7 +85,10 @@ export class EvidencePlayer {
     this.onState = onState;
     this.state = '';
     video.src = URL.createObjectURL(this.#source);
-    video.addEventListener('seeking', () => this.#wake());
+    video.addEventListener('seeking', () => {
+      this.#sought = performance.now();
+      this.#wake();
+    });
     this.#run();
   }
 
@@ -107,8 +115,9 @@ export class EvidencePlayer {
     return joined;
   }
 
-  get recording() {
-    return !this.#ended;
+  /** Whether it looks for a picture right now. */
+  get busy() {
+    return this.video.seeking && performance.now() - this.#sought < SEEK_MS;
   }
 
   seek(wall) {
@@ -117,7 +126,7 @@ export class EvidencePlayer {
       return;
     }
     const [from, to] = this.range;
-    const at = Math.min(Math.max(wall, from), to - 50);
+    const at = Math.min(Math.max(wall, from), Math.max(from, to - 1000 * EDGE - 100));
     this.#wanted = at;
     this.#apply();
     this.#wake();
@@ -180,7 +189,7 @@ export class EvidencePlayer {
     if (this.#origin === null) {
       this.#origin = segments[0].start;
       const [from, to] = this.range;
-      this.#wanted = Math.min(Math.max(this.#wanted ?? from, from), to - 50);
+      this.#wanted = Math.min(Math.max(this.#wanted ?? from, from), Math.max(from, to - 1000 * EDGE - 100));
     }
   }
 
@@ -264,26 +273,27 @@ export class EvidencePlayer {
     const seconds = (this.#wanted - this.#origin) / 1000;
     const { buffered } = this.video;
     for (let i = 0; i < buffered.length; i++) {
-      if (seconds >= buffered.start(i) - 1 && seconds < buffered.end(i)) {
+      if (seconds >= buffered.start(i) - 0.5 && seconds < buffered.end(i) - EDGE) {
         this.video.currentTime = Math.max(seconds, buffered.start(i));
         this.#wanted = null;
         return;
       }
     }
-    // Between what is held: the next thing that is.
-    const inside = this.#segments.some((one) => this.#wanted >= one.start && this.#wanted < one.start + one.duration);
+    // On its way, or between what is held: then the next thing that is.
+    const here = this.#segments.find((one) => this.#wanted >= one.start && this.#wanted < one.start + one.duration);
+    if (here && !this.#loaded.has(here.uri)) return;
     const after = this.#segments.find((one) => one.start > this.#wanted);
-    if (!inside && after) this.#wanted = after.start + 1;
+    if (after) this.#wanted = after.start + 1;
   }
 
   /** Leaps over a gap that nobody holds: playing on would wait there for ever. */
   #leap() {
     const { video } = this;
     const { buffered, currentTime } = video;
-    if (this.#wanted !== null || video.seeking) return;
+    if (this.#wanted !== null || this.busy || this.#origin === null) return;
     let next = null;
     for (let i = 0; i < buffered.length; i++) {
-      if (currentTime >= buffered.start(i) && currentTime < buffered.end(i) - 0.15) return;
+      if (currentTime >= buffered.start(i) && currentTime < buffered.end(i) - EDGE) return;
       if (buffered.start(i) > currentTime && next === null) next = buffered.start(i);
     }
     const here = this.#origin + currentTime * 1000 + 200;

@@ -8,7 +8,7 @@ const languages = {
     noneChosen: 'Choose an incident',
     open: 'Open', closed: 'Closed',
     kind: { panic: 'Panic', medical: 'Medical', fire: 'Fire', accident: 'Accident', tamper: 'Tamper', test: 'Test' },
-    state: { recorded: 'Recorded', delivered: 'Delivered', seen: 'Seen', answered: 'Answered', dispatched: 'Dispatched', closed: 'Closed' },
+    state: { received: 'Received', recorded: 'Recorded', delivered: 'Delivered', seen: 'Seen', answered: 'Answered', dispatched: 'Dispatched', closed: 'Closed' },
     presence: { unknown: 'not heard of yet', online: 'online', offline: 'offline', silent: 'silent' },
     camera: { connecting: 'connecting', live: 'live', stalled: 'stalled', unreachable: 'unreachable', 'wrong-password': 'wrong password', unusable: 'unusable' },
     gap: { 'camera-down': 'camera was down', 'before-ring': 'before the camera was running', 'recorder-behind': 'recorder fell behind', 'disk-failed': 'disk failed', 'gateway-down': 'gateway was not running', evicted: 'removed to make room' },

@@ -1,0 +1,293 @@
+"""What the measurements share: building, real peers, the cost of a process, tables.
+
+Everything runs on loopback; files lie below target/bench, on the disk that the project lies on (not in a tmpfs, where
+a sync costs nothing).
+"""
+import argparse
+import contextlib
+import json
+import os
+import pathlib
+import platform
+import resource
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+OUT = ROOT / "target/bench"
+CHOWKI = pathlib.Path(os.environ.get("CHOWKI", ROOT / "target/release/chowki"))
+LOAD = OUT / "load"
+TICK = os.sysconf("SC_CLK_TCK")
+
+
+# ---- building
+
+def build(benches=()):
+    """The gateway as it is shipped, the load generator (by rustc alone: it needs the standard library only), and, apart
+    from both because of the features of dev-dependencies, the benches named."""
+    OUT.mkdir(parents=True, exist_ok=True)
+    if "CHOWKI" not in os.environ:
+        run(["cargo", "build", "--release", "--bin", "chowki"])
+    source = ROOT / "benches/load.rs"
+    if not LOAD.exists() or LOAD.stat().st_mtime < source.stat().st_mtime:
+        run(["rustc", "--edition", "2024", "-O", "-o", LOAD, source])
+    return {name: bench(name) for name in benches}
+
+
+def bench(name):
+    """Builds a bench of Cargo's; its program."""
+    command = ["cargo", "build", "--release", "--target-dir", OUT / "cargo", "--bench", name, "--message-format", "json"]
+    lines = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True, text=True).stdout.splitlines()
+    built = [m for m in map(json.loads, lines) if m.get("executable") and m["target"]["name"] == name]
+    return pathlib.Path(built[-1]["executable"])
+
+
+def run(command):
+    """Runs to success, its output on ours."""
+    subprocess.run([str(c) for c in command], cwd=ROOT, check=True, stdout=sys.stderr)
+
+
+# ---- arguments and results
+
+def arguments(about, **more):
+    """The arguments that all scripts take: --quick, --json FILE, and `more` (name: (default, help))."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="seconds instead of minutes: to see that it works")
+    parser.add_argument("--json", metavar="FILE", help="write the numbers there too")
+    for name, (default, text) in more.items():
+        flag = "--" + name.replace("_", "-")
+        if default is False:
+            parser.add_argument(flag, action="store_true", help=text)
+        else:
+            parser.add_argument(flag, default=default, type=type(default) if default is not None else str, help=text)
+    args = parser.parse_args()
+    # Thousands of connections, here and in what is started.
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return args
+
+
+def finish(args, title, head, rows, notes, numbers):
+    """Prints a Markdown table and writes the JSON."""
+    print(f"### {title}\n")
+    print("| " + " | ".join(head) + " |")
+    print("|" + "|".join(" --- " if i == 0 else " ---: " for i in range(len(head))) + "|")
+    for row in rows:
+        print("| " + " | ".join(str(cell) for cell in row) + " |")
+    print()
+    for note in notes:
+        print(f"- {note}")
+    print(f"- {machine()}{'; a quick run' if args.quick else ''}\n", flush=True)
+    if args.json:
+        pathlib.Path(args.json).write_text(json.dumps({"machine": machine(), "quick": args.quick, **numbers}, indent=1))
+
+
+def machine():
+    """What it ran on."""
+    model = next((l.split(":", 1)[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name")), "a processor")
+    return f"{os.cpu_count()} cores ({model}), {platform.system()} {platform.release()}, load average {os.getloadavg()[0]:.1f} at the end"
+
+
+def say(text):
+    """Progress, beside the table."""
+    print(f"... {text}", file=sys.stderr, flush=True)
+
+
+def quantile(values, q):
+    """Of a list."""
+    values = sorted(values)
+    return values[round((len(values) - 1) * q)] if values else float("nan")
+
+
+def fdatasync_ms(directory, rounds=200):
+    """Median and p99 of a small append with fdatasync there: the floor for anything durable."""
+    took = []
+    with tempfile.NamedTemporaryFile(dir=directory) as file:
+        os.posix_fallocate(file.fileno(), 0, 1 << 20)
+        for i in range(rounds):
+            begun = time.monotonic()
+            os.pwrite(file.fileno(), b"x" * 512, i * 512)
+            os.fdatasync(file.fileno())
+            took.append((time.monotonic() - begun) * 1000)
+    return statistics.median(took), quantile(took, 0.99)
+
+
+# ---- processes
+
+def free_port():
+    """A free port of loopback."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def wait_for_port(port, what, seconds=20):
+    """Waits until something accepts."""
+    until = time.monotonic() + seconds
+    while True:
+        with socket.socket() as s:
+            if s.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        if time.monotonic() > until:
+            sys.exit(f"{what} did not open port {port}")
+        time.sleep(0.02)
+
+
+class Peers(contextlib.ExitStack):
+    """Processes that end when the block does, and a folder for their files."""
+
+    def __init__(self):
+        super().__init__()
+        OUT.mkdir(parents=True, exist_ok=True)
+        self.dir = pathlib.Path(tempfile.mkdtemp(dir=OUT, prefix="run-"))
+        self.callback(shutil.rmtree, self.dir, ignore_errors=True)
+
+    def start(self, command, log=None, **more):
+        """A process; its output goes to a file beside ours."""
+        out = open(self.dir / f"{log}.log", "wb") if log else subprocess.DEVNULL
+        more = {"stdin": subprocess.DEVNULL, "stdout": out, "stderr": out, **more}
+        process = subprocess.Popen([str(c) for c in command], **more)
+        self.callback(stop, process)
+        return process
+
+    def mosquitto(self, name, lines=""):
+        """A mosquitto; (process, port). Its own dialect of TCP is the better one: without Nagle's delays."""
+        port = free_port()
+        conf = self.dir / f"{name}.conf"
+        conf.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\nlog_type none\n{lines}\n")
+        found = shutil.which("mosquitto", path=os.environ["PATH"] + ":/usr/sbin")
+        if not found:
+            sys.exit("mosquitto is not installed: apt-get install mosquitto")
+        process = self.start([found, "-c", conf], name)
+        wait_for_port(port, "mosquitto")
+        return process, port
+
+    def cameras(self, count):
+        """GStreamer's RTSP cameras, 1080p30 4 Mbit/s H.264 with G.711: their URLs without login."""
+        media = pathlib.Path.home() / ".cache/chowki-rig/media"
+        run(["sh", ROOT / "tests/rig/media.sh", media])
+        urls = []
+        # One such process serves two dozen at ease.
+        while len(urls) < count:
+            port, some = free_port(), min(24, count - len(urls))
+            command = ["/usr/bin/python3", ROOT / "tests/rig/cameras.py", "--port", port, "--n", some, "--media", media]
+            self.start(command, f"cameras-{port}")
+            wait_for_port(port, "cameras.py (./scripts/test installs what it needs)")
+            urls += [f"rtsp://127.0.0.1:{port}/cam{i}" for i in range(some)]
+        return urls
+
+    def chowki(self, buttons=1, cameras=(), hq=None, evidence="", name="chowki", env=None, more=""):
+        """A gateway of `buttons` buttons b0000... and these cameras (place, URL); it is ready when this returns."""
+        home = self.dir / name
+        home.mkdir()
+        (home / "objects").mkdir()
+        secret(home / "bench.password", "bench")
+        secret(home / "camera.password", "test")
+        mqtt, api = free_port(), free_port()
+        text = [f'[district]\nid = "bench"\n[data]\ndir = "data"\n[broker]\nlisten = "127.0.0.1:{mqtt}"',
+                f'max_connections = 20000\nmax_per_address = 20000\n[api]\nlisten = "127.0.0.1:{api}"',
+                f"[evidence]\n{evidence}\n{more}"]
+        if hq:
+            text.append(f'[headquarters]\nmqtt = "mqtt://127.0.0.1:{hq}"\nobjects = "file://{home}/objects"')
+        for i in range(buttons):
+            text.append(f'[[button]]\nid = "b{i:04}"\nname = "Button {i}"\nat = {list(place(i))}\npassword_file = "bench.password"')
+        for i, (at, url) in enumerate(cameras):
+            text.append(f'[[camera]]\nid = "cam-{i:04}"\nname = "Camera {i}"\nat = {list(at)}\nurl = "{url}"\n'
+                        'username = "admin"\npassword_file = "camera.password"\nrecord = "incident"')
+        (home / "district.toml").write_text("\n".join(text) + "\n")
+        process = self.start([CHOWKI, "run", "--config", home / "district.toml"], name, env={**os.environ, **(env or {})})
+        gateway = Chowki(process, mqtt, api, home)
+        until = time.monotonic() + 60
+        while not gateway.healthy():
+            if process.poll() is not None or time.monotonic() > until:
+                sys.exit(f"chowki does not start:\n{(self.dir / f'{name}.log').read_text()[-3000:]}")
+            time.sleep(0.05)
+        return gateway
+
+
+class Chowki:
+    """A gateway that runs."""
+
+    def __init__(self, process, mqtt, api, home):
+        self.process, self.port, self.api, self.home = process, mqtt, api, home
+        self.pid = process.pid
+
+    def healthy(self):
+        """Whether it says so itself."""
+        try:
+            return urllib.request.urlopen(f"http://127.0.0.1:{self.api}/healthz", timeout=2).status == 200
+        except OSError:
+            return False
+
+    def metrics(self):
+        """All metrics without labels, and those with labels under their whole names."""
+        text = urllib.request.urlopen(f"http://127.0.0.1:{self.api}/metrics", timeout=5).read().decode()
+        lines = (l.rsplit(" ", 1) for l in text.splitlines() if l and not l.startswith("#"))
+        return {name: float(value) for name, value in lines}
+
+
+def place(i):
+    """Buttons stand in rows of fifty, 200 m apart."""
+    return round(33.9 + (i // 50) * 0.0018, 6), round(71.4 + (i % 50) * 0.0022, 6)
+
+
+def beside(at, metres_east):
+    """A place so far east."""
+    return at[0], round(at[1] + metres_east / 92_000, 6)
+
+
+def secret(path, text):
+    """A secret file."""
+    path.touch(mode=0o600)
+    path.write_text(text + "\n")
+
+
+def stop(process):
+    """Ends a process of ours."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def load(command, **options):
+    """Runs the load generator; what it says."""
+    words = [w for k, v in options.items() for w in ("--" + k.replace("_", "-"), str(v))]
+    done = subprocess.run([LOAD, command, *words], stdout=subprocess.PIPE, check=True, text=True, timeout=600)
+    return json.loads(done.stdout)
+
+
+# ---- what a process costs
+
+def cpu(pid):
+    """CPU seconds so far, user and system."""
+    fields = open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / TICK
+
+
+def rss(pid):
+    """Resident memory in MB."""
+    return next(int(l.split()[1]) for l in open(f"/proc/{pid}/status") if l.startswith("VmRSS")) * 1024 / 1e6
+
+
+def window(seconds, **groups):
+    """CPU seconds of each group of processes over a window, and how long it was."""
+    before = {name: sum(map(cpu, pids)) for name, pids in groups.items()}
+    begun = time.monotonic()
+    time.sleep(seconds)
+    took = time.monotonic() - begun
+    return {name: sum(map(cpu, pids)) - before[name] for name, pids in groups.items()}, took
+
+
+def ratio(ours, theirs):
+    """As the tables show it."""
+    return f"**{ours / theirs:.2f}x**" if theirs else "-"

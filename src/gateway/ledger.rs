@@ -1,0 +1,199 @@
+//! What waits for the disk. The desk puts records in, each turn's together with everything that may only be told once they
+//! are synced; out come those promises, in order, when they may be kept.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use futures::{StreamExt, stream::FuturesOrdered};
+use tokio::sync::oneshot;
+use tracing::{error, warn};
+
+use crate::{
+    district::{ids::IncidentId, incident::Incident},
+    incident::{
+        engine::{CommandError, Effect, Engine},
+        record::Record,
+    },
+    intake::Accepted,
+    spool::{self, Entry, Journal},
+};
+
+/// Batches that wait for the disk before the desk stops taking presses: the buttons then wait, and resend.
+const WAITING_LIMIT: usize = 4096;
+
+/// The journal is rewritten as a checkpoint when it has grown by so many bytes.
+const CHECKPOINT_AFTER: u64 = 64 << 20;
+
+/// The kind that a journal entry of ours has.
+const RECORD: u8 = 1;
+
+/// A document as it was when it was decided on, with its JSON.
+pub type Document = (Arc<Incident>, Bytes);
+
+/// What may be told once the records before it are synced.
+#[derive(Debug, Default)]
+pub struct Promises {
+    /// PUBACKs.
+    pub replies: Vec<Accepted>,
+    /// States for buttons, conditions for headquarters.
+    pub effects: Vec<Effect>,
+    /// Documents for headquarters and the board.
+    pub documents: Vec<Document>,
+    /// Documents that headquarters knows already, for the board.
+    pub shown: Vec<Document>,
+    /// What commands by HTTP are answered.
+    pub answers: Vec<Answer>,
+}
+
+/// A command by HTTP that was carried out or not, and who waits for that.
+pub type Answer = (oneshot::Sender<Result<(), CommandError>>, Result<(), CommandError>);
+
+impl Promises {
+    fn is_empty(&self) -> bool {
+        self.replies.is_empty()
+            && self.effects.is_empty()
+            && self.documents.is_empty()
+            && self.shown.is_empty()
+            && self.answers.is_empty()
+    }
+}
+
+type Syncing = Pin<Box<dyn Future<Output = Option<Promises>> + Send>>;
+
+/// The journal and what waits for it.
+pub struct Ledger {
+    journal: Journal,
+    /// Handed to the journal, not yet synced, in order.
+    syncing: FuturesOrdered<Syncing>,
+    /// Not yet handed to the journal, because its queue is full.
+    unsent: VecDeque<(Vec<Entry>, Promises)>,
+    /// The incidents of each batch in `syncing`, then of each in `unsent`.
+    waiting: VecDeque<BTreeSet<IncidentId>>,
+    /// Bytes since the last checkpoint.
+    grown: u64,
+}
+
+impl Ledger {
+    /// A ledger on a journal of which so many bytes were replayed.
+    pub fn new(journal: Journal, replayed: u64) -> Self {
+        Self {
+            journal,
+            syncing: FuturesOrdered::new(),
+            unsent: VecDeque::new(),
+            waiting: VecDeque::new(),
+            grown: replayed,
+        }
+    }
+
+    /// Whether more presses may be taken.
+    pub fn has_room(&self) -> bool {
+        self.waiting.len() < WAITING_LIMIT
+    }
+
+    /// Incidents whose records are not on disk yet.
+    pub fn waiting(&self) -> BTreeSet<IncidentId> {
+        self.waiting.iter().flatten().copied().collect()
+    }
+
+    /// Writes records, and keeps the promises back until they, and all before them, are synced. Returns promises that
+    /// have nothing to wait for.
+    pub fn write(&mut self, records: &[Record], about: BTreeSet<IncidentId>, promises: Promises) -> Option<Promises> {
+        if records.is_empty() && (self.waiting.is_empty() || promises.is_empty()) {
+            return Some(promises);
+        }
+        self.waiting.push_back(about);
+        self.unsent.push_back((entries(records), promises));
+        self.hand_over();
+        None
+    }
+
+    /// Hands to the journal what its queue has room for.
+    pub fn hand_over(&mut self) {
+        while let Some((entries, promises)) = self.unsent.pop_front() {
+            let bytes: usize = entries.iter().map(|e| e.payload.len()).sum();
+            match self.journal.try_append(entries.clone()) {
+                Ok(ticket) => {
+                    self.grown += bytes as u64;
+                    self.syncing.push_back(Box::pin(async move { ticket.await.is_ok().then_some(promises) }));
+                }
+                Err(spool::Error::Full { .. }) => {
+                    self.unsent.push_front((entries, promises));
+                    return;
+                }
+                Err(e) => {
+                    // Its presses stay unacknowledged, and their devices send them again.
+                    error!(error = %e, entries = entries.len(), "the journal does not take a batch");
+                    self.waiting.remove(self.syncing.len());
+                }
+            }
+        }
+    }
+
+    /// The next promises that may be kept. Never resolves while nothing waits.
+    pub async fn synced(&mut self) -> Promises {
+        match self.syncing.next().await {
+            None => std::future::pending().await,
+            Some(kept) => {
+                self.waiting.pop_front();
+                kept.unwrap_or_else(|| {
+                    error!("the journal has ended with entries unwritten; their presses stay unacknowledged");
+                    Promises::default()
+                })
+            }
+        }
+    }
+
+    /// Whether everything is synced.
+    pub fn is_idle(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Rewrites the journal as what the engine holds now, when it has grown enough. Whether it did.
+    pub fn checkpoint_if_due(&mut self, engine: &Engine) -> bool {
+        if self.grown < CHECKPOINT_AFTER || !self.unsent.is_empty() {
+            return false;
+        }
+        let Ok(ticket) = self.journal.checkpoint(entries(&engine.snapshot())) else { return false };
+        self.grown = 0;
+        self.waiting.push_back(BTreeSet::new());
+        self.syncing.push_back(Box::pin(async move {
+            // A disk that refuses the snapshot changes nothing: the older segments stay.
+            if let Err(e) = ticket.await {
+                warn!(error = %e, "no checkpoint of the journal this time");
+            }
+            Some(Promises::default())
+        }));
+        true
+    }
+}
+
+fn entries(records: &[Record]) -> Vec<Entry> {
+    let entry = |record: &Record| match serde_json::to_vec(record) {
+        Ok(json) => Some(Entry { kind: RECORD, payload: json.into() }),
+        Err(e) => {
+            error!(error = %e, ?record, "a record could not be written");
+            None
+        }
+    };
+    records.iter().filter_map(entry).collect()
+}
+
+/// Brings an engine to where the journal left it. Returns how many entries could not be read.
+pub fn replay(engine: &mut Engine, entries: impl IntoIterator<Item = Entry>) -> usize {
+    let mut unread = 0;
+    for entry in entries.into_iter().filter(|e| e.kind == RECORD) {
+        match serde_json::from_slice(&entry.payload) {
+            Ok(record) => engine.replay(record),
+            Err(e) => {
+                warn!(error = %e, "a journal entry is not understood by this version; it is left as it is");
+                unread += 1;
+            }
+        }
+    }
+    unread
+}
