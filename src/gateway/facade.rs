@@ -67,7 +67,8 @@ impl Facade {
         self.0.intake.addresses()
     }
 
-    /// A step of headquarters. `None` when the gateway is stopping.
+    /// A step of headquarters, answered when it is on disk. `None` when it was not in time: the gateway is stopping, or
+    /// its disk fails.
     pub async fn command(&self, command: Command) -> Option<Result<(), CommandError>> {
         let (reply, answer) = oneshot::channel();
         self.0.work.send(Work::Command(command, reply)).await.ok()?;

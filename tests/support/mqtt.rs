@@ -131,6 +131,15 @@ impl Button {
         }
     }
 
+    /// What came down after the first `read`, which is moved on; waits for something, at most `limit`.
+    pub fn next(&self, read: &mut usize, limit: Duration) -> Vec<Down> {
+        let down = self.down.0.lock().unwrap();
+        let (down, _) = self.down.1.wait_timeout_while(down, limit, |d| d.len() <= *read).unwrap();
+        let new = down[*read..].to_vec();
+        *read = down.len();
+        new
+    }
+
     /// The states it was told, in order.
     pub fn states(&self) -> Vec<StateMessage> {
         let state = |d: &Down| match d {
