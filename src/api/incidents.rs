@@ -89,6 +89,7 @@ async fn step(
         Some(Err(e @ (CommandError::NoIncident(_) | CommandError::NoButton(_)))) => {
             Err(Problem::not_found(e.to_string()))
         }
+        Some(Err(e @ CommandError::LongId)) => Err(Problem::bad_request(e.to_string())),
         None => Err(Problem::unavailable("the gateway is stopping; try again")),
     }
 }

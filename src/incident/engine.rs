@@ -87,6 +87,9 @@ pub enum CommandError {
     /// The command names no button of this district.
     #[error("no button {0} in this district")]
     NoButton(String),
+    /// The command's id is too long to be remembered.
+    #[error("the command's id has more than {} bytes; give it a shorter one", super::record::MAX_COMMAND_ID)]
+    LongId,
 }
 
 /// The state of a district.
@@ -252,6 +255,7 @@ impl Engine {
 
     /// A step that headquarters commands, by MQTT or by HTTP.
     pub fn command(&mut self, command: Command, now: Now, out: &mut Outputs) -> Result<(), CommandError> {
+        let command = command.bounded().ok_or(CommandError::LongId)?;
         if command.id.as_ref().is_some_and(|id| self.cases.knows_command(id)) {
             return Ok(());
         }

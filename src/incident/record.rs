@@ -141,6 +141,12 @@ impl PressKey {
     }
 }
 
+/// Longest name of who commands that is kept, in characters; the rest is left out.
+const MAX_BY: usize = 100;
+
+/// Longest id of a command, in bytes.
+pub const MAX_COMMAND_ID: usize = 128;
+
 /// A command of headquarters, `chowki/{district}/commands`.
 #[derive(Debug, Clone, PartialEq, Deserialize, schemars::JsonSchema)]
 pub struct Command {
@@ -158,6 +164,17 @@ pub struct Command {
     /// Repeats of one id are one command.
     #[serde(default)]
     pub id: Option<String>,
+}
+
+impl Command {
+    /// The command as it may enter the journal and a document, which has to stay small enough to be sent: the name cut
+    /// to one short line. `None` when its id is longer than [`MAX_COMMAND_ID`]: cut, it would be another one's.
+    pub fn bounded(self) -> Option<Self> {
+        let fits = self.id.as_ref().is_none_or(|id| id.len() <= MAX_COMMAND_ID);
+        let visible = |c: char| if c.is_control() { ' ' } else { c };
+        let by = self.by.chars().take(MAX_BY).map(visible).collect();
+        fits.then_some(Self { by, ..self })
+    }
 }
 
 /// What headquarters can command.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 
 use super::{
-    engine::{Effect, Engine, Outputs},
+    engine::{CommandError, Effect, Engine, Outputs},
     fixtures::{at, engine, press},
     record::{Command, Record, Verb},
 };
@@ -38,6 +38,22 @@ fn tells(out: &Outputs) -> Vec<Progress> {
         Effect::Condition(_) => None,
     };
     out.effects.iter().filter_map(tell).collect()
+}
+
+#[test]
+fn no_command_makes_a_document_too_large_to_be_sent() {
+    let mut e = engine(1, 0);
+    pressed(&mut e, 1, "p1", PressKind::Panic, 0);
+    let id = only(&e);
+    for n in 0..300 {
+        let long = Command { by: "\u{1b}[2Jé".repeat(100_000), ..command(Verb::Seen, id, &format!("{n:0128}")) };
+        e.command(long, at(n), &mut Outputs::default()).unwrap();
+    }
+    let document = e.document(id).unwrap();
+    assert!(serde_json::to_vec(&document).unwrap().len() < 150_000);
+    assert!(document.timeline.iter().all(|t| !t.what.contains(char::is_control)));
+    let endless = command(Verb::Close, id, &"x".repeat(129));
+    assert_eq!(e.command(endless, at(1_000), &mut Outputs::default()), Err(CommandError::LongId));
 }
 
 #[test]
