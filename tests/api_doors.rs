@@ -1,4 +1,5 @@
 //! The HTTP listener against callers that are slow, silent, many or strange; over real sockets.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, reason = "tests panic when they fail")]
 
 use std::{
     convert::Infallible,
