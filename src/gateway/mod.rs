@@ -10,6 +10,7 @@
 //! ```
 
 pub mod board;
+mod coverage;
 pub mod desk;
 mod facade;
 pub mod feeds;

@@ -3,11 +3,13 @@
 
 use std::{collections::HashMap, time::Duration};
 
+use bytes::Bytes;
 use futures::{StreamExt, stream::FuturesOrdered};
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 use super::{
+    coverage::{Asked, Coverage, Origin, Part},
     feeds::Feeds,
     shelf::{self, Whose},
     work::Work,
@@ -29,14 +31,14 @@ use crate::{
     spool::{MediaStore, ObjectMeta, ObjectRef, Ticket},
 };
 
-/// A hole in a recording shorter than this is a camera's jitter, not a gap.
-const TOLERANCE: Duration = Duration::from_millis(500);
-
 /// A camera whose last frame is older than this is not sending.
 const SENDING: Duration = Duration::from_secs(2);
 
 /// Frames of the window may still be on their way when it ends.
 const LAST_FRAMES: Duration = Duration::from_millis(500);
+
+/// Where recordings ended is remembered this long: by then no ring holds anything from before it.
+const REMEMBERED: Duration = Duration::from_secs(600);
 
 /// The recordings that run.
 pub struct Recorders {
@@ -45,12 +47,17 @@ pub struct Recorders {
     work: mpsc::Sender<Work>,
     scope: Scope,
     running: HashMap<(IncidentId, CameraId), (RecordOrder, watch::Sender<Mono>)>,
+    /// Where recordings of this run ended, for when they are extended.
+    past: HashMap<(IncidentId, CameraId), Mono>,
+    /// When this run began.
+    begun: Mono,
 }
 
 impl Recorders {
     /// None running yet.
     pub fn new(feeds: Feeds, store: MediaStore, work: mpsc::Sender<Work>, scope: Scope) -> Self {
-        Self { feeds, store, work, scope, running: HashMap::new() }
+        let (running, past) = (HashMap::new(), HashMap::new());
+        Self { feeds, store, work, scope, running, past, begun: clock::mono() }
     }
 
     /// Begins a recording, or moves the end of the one that runs.
@@ -64,7 +71,9 @@ impl Recorders {
         let (until, watch) = watch::channel(order.until);
         let job = Job {
             whose: Whose { incident: order.incident, camera: order.camera.clone(), rank: order.rank },
-            from: order.from,
+            past: self.past.get(&key).copied(),
+            begun: self.begun,
+            order: order.clone(),
             until: watch,
             feeds: self.feeds.clone(),
             store: self.store.clone(),
@@ -77,7 +86,11 @@ impl Recorders {
 
     /// A recording has ended at `until`. When it was extended in that very moment it begins again, and has not ended.
     pub fn ended(&mut self, incident: IncidentId, camera: &CameraId, until: Mono) -> bool {
-        let Some((order, _)) = self.running.remove(&(incident, camera.clone())) else { return true };
+        let key = (incident, camera.clone());
+        let Some((order, _)) = self.running.remove(&key) else { return true };
+        let now = clock::mono();
+        self.past.retain(|_, ended| now.since(*ended) < REMEMBERED);
+        self.past.insert(key, until);
         if order.until > until {
             self.order(order);
             return false;
@@ -88,7 +101,11 @@ impl Recorders {
 
 struct Job {
     whose: Whose,
-    from: Mono,
+    order: RecordOrder,
+    /// Until when it was recorded before in this run.
+    past: Option<Mono>,
+    /// When this run began.
+    begun: Mono,
     until: watch::Receiver<Mono>,
     feeds: Feeds,
     store: MediaStore,
@@ -112,21 +129,16 @@ impl Job {
     async fn record(&mut self) -> Option<Mono> {
         let (incident, camera) = (self.whose.incident, self.whose.camera.clone());
         let held = self.held().await;
-        let mut shelf = Shelf::new(self, &held);
-        let Some(ring) = self.feeds.ring(&camera).cloned() else {
+        let ring = self.feeds.ring(&camera).cloned();
+        let sends = ring.as_ref().and_then(|r| r.newest()).is_some_and(|at| clock::mono().since(at) < SENDING);
+        let mut shelf = Shelf::new(self, &held, sends);
+        let Some(ring) = ring else {
             warn!(%incident, %camera, "the camera is no longer in the config; nothing is recorded of it");
-            let until = *self.until.borrow();
-            shelf.covered_until(self.wall_of(until), GapReason::CameraDown).await;
-            return Some(until);
+            return Some(self.end(&mut shelf).await);
         };
-        let resumed = !held.is_empty();
-        // After a restart the ring begins anew; after an extension it still holds what came since.
-        let start = if resumed { self.mono_of(shelf.covered).max(self.from) } else { self.from };
-        shelf.missing = match resumed {
-            true => GapReason::GatewayDown,
-            false if ring.newest().is_some_and(|at| clock::mono().since(at) < SENDING) => GapReason::BeforeRing,
-            false => GapReason::CameraDown,
-        };
+        // What the ring holds from before a restart is nothing; after an extension it still holds what came since. That
+        // begins at a key frame, so some frames are there twice.
+        let start = self.past.unwrap_or(self.order.from).max(self.order.from);
         let mut ring_ended = false;
         let mut reader = ring.reader(Start::Arrived(start));
         let stopping = self.scope.stopping();
@@ -138,7 +150,6 @@ impl Job {
                 Some((stored, meta)) = shelf.syncing.next() => shelf.synced(stored, meta).await,
                 read = reader.next(), if !ring_ended => match read {
                     Read::Frame(frame) if frame.arrived > until => break,
-                    Read::Frame(frame) if resumed && frame.captured < shelf.resumed_at => {}
                     Read::Frame(frame) => shelf.frame(&frame).await,
                     Read::Skipped(frames) => shelf.skipped(frames).await,
                     Read::Ended => ring_ended = true,
@@ -152,10 +163,17 @@ impl Job {
                 }
             }
         }
-        let until = *self.until.borrow();
         shelf.finish().await;
-        shelf.covered_until(self.wall_of(until), GapReason::CameraDown).await;
-        Some(until)
+        Some(self.end(&mut shelf).await)
+    }
+
+    /// Writes down what is missing at the end.
+    async fn end(&self, shelf: &mut Shelf) -> Mono {
+        let until = *self.until.borrow();
+        let asked = self.order.window.1.after(until.since(self.order.until));
+        let gaps = shelf.coverage.ended(until, wall_of(until), asked);
+        shelf.gaps(gaps).await;
+        until
     }
 
     /// What is stored already.
@@ -169,20 +187,16 @@ impl Job {
         }
     }
 
-    fn wall_of(&self, at: Mono) -> Utc {
-        let now = clock::now();
-        if at >= now.mono { now.wall.after(at.since(now.mono)) } else { now.wall.before(now.mono.since(at)) }
-    }
-
-    fn mono_of(&self, at: Utc) -> Mono {
-        let now = clock::now();
-        now.mono.before(now.wall.since(at))
-    }
-
     async fn tell(&self, work: Work) {
         // Fails only when the desk has gone, and then nobody needs it.
         let _ = self.work.send(work).await;
     }
+}
+
+/// A monotonic time by the clock on the wall.
+fn wall_of(at: Mono) -> Utc {
+    let now = clock::now();
+    if at >= now.mono { now.wall.after(at.since(now.mono)) } else { now.wall.before(now.mono.since(at)) }
 }
 
 /// Resolves at that time, or as soon as the time is moved.
@@ -202,38 +216,51 @@ struct Shelf {
     store: MediaStore,
     work: mpsc::Sender<Work>,
     syncing: FuturesOrdered<Syncing>,
-    /// Up to here nothing is missing that is not written down as a gap.
-    covered: Utc,
-    /// Where a recording that goes on went on.
-    resumed_at: Utc,
-    /// Why what is missing next is missing.
-    missing: GapReason,
+    /// What is missing.
+    coverage: Coverage,
+    /// An init segment that is not stored yet: nothing that comes after it plays without it.
+    owed: Option<(ObjectMeta, Bytes)>,
 }
 
 type Syncing = std::pin::Pin<Box<dyn Future<Output = (Result<(), crate::spool::Error>, ObjectMeta)> + Send>>;
 
 impl Shelf {
-    fn new(job: &Job, held: &[ObjectRef]) -> Self {
-        let last = held.iter().map(|o| o.meta.to).max();
-        let covered = last.unwrap_or_else(|| job.wall_of(job.from));
+    fn new(job: &Job, held: &[ObjectRef], sends: bool) -> Self {
+        let position = shelf::position(held);
+        let order = &job.order;
+        let origin = match job.past {
+            Some(until) => Origin::Extended(until),
+            None if order.restarted || !held.is_empty() => Origin::Restarted { rebooted: order.rebooted },
+            None => Origin::Fresh,
+        };
+        let asked = Asked {
+            origin,
+            from: order.from,
+            window: order.window,
+            begun: job.begun,
+            // Stored in this order, whatever the clock said meanwhile; an init segment has no time.
+            stored: held.iter().rev().map(|o| &o.meta).find(|m| m.from < m.to).map(|m| m.to),
+            lasts: position.at,
+            why: if sends { GapReason::BeforeRing } else { GapReason::CameraDown },
+        };
         Self {
             whose: job.whose.clone(),
             recording: None,
-            position: shelf::position(held),
+            position,
             store: job.store.clone(),
             work: job.work.clone(),
             syncing: FuturesOrdered::new(),
-            covered,
-            resumed_at: covered,
-            missing: GapReason::BeforeRing,
+            coverage: Coverage::new(asked),
+            owed: None,
         }
     }
 
     async fn frame(&mut self, frame: &std::sync::Arc<Frame>) {
+        let (coverage, position) = (&self.coverage, self.position);
         let recording = self.recording.get_or_insert_with(|| {
-            let hole =
-                if self.position == Position::default() { Duration::ZERO } else { frame.captured.since(self.covered) };
-            Recording::resume(shelf::fragments(), Position { at: self.position.at + hole, ..self.position })
+            let begins = position == Position::default();
+            let hole = if begins { Duration::ZERO } else { coverage.hole(frame.arrived, frame.captured) };
+            Recording::resume(shelf::fragments(), Position { at: position.at + hole, ..position })
         });
         let pieces = recording.push(frame);
         self.put(pieces).await;
@@ -243,7 +270,7 @@ impl Shelf {
         warn!(incident = %self.whose.incident, camera = %self.whose.camera, frames, "the recorder fell behind the ring");
         let pieces = self.recording.as_mut().map(Recording::skip).unwrap_or_default();
         self.put(pieces).await;
-        self.missing = GapReason::RecorderBehind;
+        self.coverage.skipped();
     }
 
     async fn finish(&mut self) {
@@ -259,7 +286,15 @@ impl Shelf {
         next -= pieces.iter().filter(|p| matches!(p, Piece::Fragment(_))).count() as u32;
         for piece in pieces {
             if let Piece::Fragment(fragment) = &piece {
-                self.cover(fragment.from, fragment.to).await;
+                let part = Part {
+                    arrived: fragment.arrived,
+                    captured: (fragment.from, fragment.to),
+                    at: fragment.at,
+                    duration: fragment.duration,
+                    discontinuity: fragment.discontinuity,
+                };
+                let gaps = self.coverage.part(part);
+                self.gaps(gaps).await;
                 next = fragment.number + 1;
             }
             if let Piece::Refused { error, track } = &piece {
@@ -267,11 +302,28 @@ impl Shelf {
                 warn!(%incident, %camera, ?track, %error, "cannot be recorded");
             }
             let Some((meta, bytes)) = shelf::stored(&self.whose, &piece, next) else { continue };
-            match self.store.append(meta.clone(), bytes) {
-                Ok(ticket) => self.syncing.push_back(Box::pin(sync(ticket, meta))),
-                Err(e) => self.lost(&e, &meta).await,
+            if matches!(piece, Piece::Init(_)) {
+                self.owed = Some((meta, bytes));
+                continue;
+            }
+            let first = self.owed.take();
+            if let Some((init, bytes)) = first
+                && let Err(e) = self.append(init.clone(), bytes.clone())
+            {
+                self.owed = Some((init, bytes));
+                self.lost(&e, &meta).await;
+                continue;
+            }
+            if let Err(e) = self.append(meta.clone(), bytes) {
+                self.lost(&e, &meta).await;
             }
         }
+    }
+
+    fn append(&mut self, meta: ObjectMeta, bytes: Bytes) -> Result<(), crate::spool::Error> {
+        let ticket = self.store.append(meta.clone(), bytes)?;
+        self.syncing.push_back(Box::pin(sync(ticket, meta)));
+        Ok(())
     }
 
     async fn synced(&mut self, stored: Result<(), crate::spool::Error>, meta: ObjectMeta) {
@@ -287,28 +339,14 @@ impl Shelf {
     async fn lost(&mut self, error: &crate::spool::Error, meta: &ObjectMeta) {
         warn!(incident = %meta.incident, camera = %meta.camera, name = meta.name, %error, "evidence not stored");
         if meta.to > meta.from {
-            self.gap(meta.from, meta.to, GapReason::DiskFailed).await;
+            self.gaps(vec![Coverage::lost(meta.from, meta.to)]).await;
         }
     }
 
-    async fn cover(&mut self, from: Utc, to: Utc) {
-        if from.since(self.covered) > TOLERANCE {
-            self.gap(self.covered, from, self.missing).await;
+    async fn gaps(&mut self, gaps: Vec<Gap>) {
+        for gap in gaps {
+            self.tell(Work::Gap(self.whose.incident, self.whose.camera.clone(), gap)).await;
         }
-        self.missing = GapReason::CameraDown;
-        self.covered = self.covered.max(to);
-    }
-
-    /// Writes down what is missing at the end.
-    async fn covered_until(&mut self, end: Utc, reason: GapReason) {
-        if end.since(self.covered) > TOLERANCE {
-            self.gap(self.covered, end, reason).await;
-            self.covered = end;
-        }
-    }
-
-    async fn gap(&mut self, from: Utc, to: Utc, reason: GapReason) {
-        self.tell(Work::Gap(self.whose.incident, self.whose.camera.clone(), Gap { from, to, reason })).await;
     }
 
     async fn tell(&mut self, work: Work) {

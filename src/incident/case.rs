@@ -28,6 +28,12 @@ pub struct RecordOrder {
     pub from: Mono,
     /// Until when. A later order for the same pair moves it.
     pub until: Mono,
+    /// The same window as the document says it.
+    pub window: (Utc, Utc),
+    /// Whether the gateway was started since the window began.
+    pub restarted: bool,
+    /// Whether the machine was: then `from` is only when it went on.
+    pub rebooted: bool,
 }
 
 /// An incident and its bookkeeping.
@@ -212,9 +218,11 @@ impl Case {
 
     /// The recording of each camera, and whether it has ended already.
     pub fn orders(&self) -> impl Iterator<Item = (RecordOrder, bool)> {
-        let order = |(rank, e): (u32, &CameraEvidence)| {
+        let rebooted = self.anchor.boot != self.document.pressed_at.boot;
+        let order = move |(rank, e): (u32, &CameraEvidence)| {
             let (incident, camera) = (self.document.id, e.camera.clone());
-            (RecordOrder { incident, camera, rank, from: self.from, until: self.until }, e.ended)
+            let (from, until, window) = (self.from, self.until, (e.from, e.to));
+            (RecordOrder { incident, camera, rank, from, until, window, restarted: false, rebooted }, e.ended)
         };
         (0..).zip(&self.document.evidence).map(order)
     }

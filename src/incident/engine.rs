@@ -191,7 +191,8 @@ impl Engine {
             if case.delivered < case.document.revision {
                 out.changed.insert(*id);
             }
-            out.orders.extend(case.orders().filter(|(_, ended)| !ended).map(|(order, _)| order));
+            let orders = case.orders().filter(|(_, ended)| !ended);
+            out.orders.extend(orders.map(|(order, _)| RecordOrder { restarted: true, ..order }));
             if case.open() {
                 let press = case.document.presses.last().and_then(|p| p.press.clone());
                 let told = StateMessage { press, incident: *id, state: case.document.state };

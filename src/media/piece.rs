@@ -10,7 +10,7 @@ use super::{
     init::{self, FormatError},
     line::span_of,
 };
-use crate::district::clock::Utc;
+use crate::district::clock::{Mono, Utc};
 
 /// What comes out of a recording, in the order in which it is to be stored.
 #[derive(Debug)]
@@ -71,6 +71,8 @@ pub struct Fragment {
     pub bytes: Bytes,
     /// When its first frame was captured.
     pub from: Utc,
+    /// When its first frame arrived here.
+    pub arrived: Mono,
     /// `from` and `duration`.
     pub to: Utc,
     /// Where it stands on the recording's time line.
@@ -194,6 +196,7 @@ impl Writer {
             init: self.next.init - 1,
             bytes,
             from: first.captured,
+            arrived: first.arrived,
             to: first.captured.after(duration),
             at,
             duration,
