@@ -357,3 +357,132 @@ impl Shelf {
 async fn sync(ticket: Ticket<ObjectRef>, meta: ObjectMeta) -> (Result<(), crate::spool::Error>, ObjectMeta) {
     (ticket.await.map(drop), meta)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{
+        media::{
+            frame::{Codec, Format, Track},
+            ring::{Limits, Ring},
+        },
+        spool::MediaSettings,
+    };
+
+    const AVCC: &[u8] = &[1, 0x4d, 0x40, 0x28, 0xff, 0xe1, 0, 4, 0x67, 0x4d, 0x40, 0x28, 1, 0, 2, 0x68, 0xee];
+
+    struct Rig {
+        recorders: Recorders,
+        store: MediaStore,
+        ring: Arc<Ring>,
+        work: mpsc::Receiver<Work>,
+        format: Arc<Format>,
+        order: RecordOrder,
+        pushed: i64,
+        _dir: tempfile::TempDir,
+    }
+
+    fn rig(queue_bytes: u32) -> Rig {
+        let dir = tempfile::tempdir().unwrap();
+        let sync_every = Duration::from_millis(5);
+        let settings = MediaSettings { queue_bytes, keep_free: 0, sync_every, ..MediaSettings::default() };
+        let scope = Scope::new("test");
+        let (store, _, _) = MediaStore::open(dir.path(), settings, &scope).unwrap();
+        let ring = Ring::new(Limits { span: Duration::from_secs(30), bytes: 1 << 20 });
+        let camera: CameraId = "c1".parse().unwrap();
+        let (work, queue) = mpsc::channel(1024);
+        let feeds = Feeds::of([(camera.clone(), ring.clone())]);
+        let now = clock::now();
+        let format = Format {
+            codec: Codec::H264,
+            clock_rate: 90_000,
+            width: 1920,
+            height: 1080,
+            channels: 0,
+            config: Bytes::from_static(AVCC),
+            rfc6381: String::new(),
+        };
+        let until = now.mono + Duration::from_millis(300);
+        let order = RecordOrder {
+            incident: IncidentId::derive(1, b"x"),
+            camera,
+            rank: 0,
+            from: now.mono,
+            until,
+            window: (now.wall, now.wall.after(Duration::from_millis(300))),
+            restarted: false,
+            rebooted: false,
+        };
+        let recorders = Recorders::new(feeds, store.clone(), work, scope);
+        Rig { recorders, store, ring, work: queue, format: Arc::new(format), order, pushed: 0, _dir: dir }
+    }
+
+    impl Rig {
+        /// A key frame, dated so many seconds off, as a new timeline when that changes.
+        fn push(&mut self, off: i64) {
+            self.pushed += 1;
+            let now = clock::now();
+            self.ring.push(Frame {
+                track: Track::Video,
+                timeline: u32::from(off != 0),
+                ticks: i64::try_from(now.mono.since_boot().as_millis()).unwrap() * 90,
+                captured: now.wall.shifted(off * 1_000_000),
+                arrived: now.mono,
+                key: true,
+                lost_before: 0,
+                format: self.format.clone(),
+                data: Bytes::from(vec![0; 64]),
+            });
+        }
+
+        /// Sends frames until the recording has ended; gives the gaps that were told.
+        async fn until_ended(&mut self, off: i64) -> Vec<Gap> {
+            let mut gaps = Vec::new();
+            loop {
+                self.push(off);
+                tokio::time::sleep(Duration::from_millis(40)).await;
+                while let Ok(work) = self.work.try_recv() {
+                    match work {
+                        Work::Gap(_, _, gap) => gaps.push(gap),
+                        Work::Ended(incident, camera, until) => {
+                            self.recorders.ended(incident, &camera, until);
+                            return gaps;
+                        }
+                        _ => {}
+                    }
+                }
+            }
+        }
+
+        async fn held(&self) -> usize {
+            let held = self.store.evidence(self.order.incident, &self.order.camera).await.unwrap();
+            held.iter().filter(|o| o.meta.from < o.meta.to).count()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_recording_that_is_extended_goes_on_though_the_clock_was_set_back_by_years() {
+        let mut rig = rig(64 << 20);
+        rig.recorders.order(rig.order.clone());
+        assert!(rig.until_ended(0).await.is_empty());
+        let before = rig.held().await;
+        let until = clock::mono() + Duration::from_millis(1_500);
+        rig.recorders.order(RecordOrder { until, ..rig.order.clone() });
+        let gaps = rig.until_ended(-40 * 365 * 24 * 3_600).await;
+        assert!(rig.held().await > before, "what came after is held");
+        assert!(gaps.is_empty(), "and nothing is missing: {gaps:?}");
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_played_without_a_lost_init_segment_is_a_gap_and_not_evidence() {
+        let mut rig = rig(1_100);
+        let until = rig.order.from + Duration::from_millis(2_500);
+        rig.order = RecordOrder { until, ..rig.order.clone() };
+        rig.recorders.order(rig.order.clone());
+        let gaps = rig.until_ended(0).await;
+        assert!(gaps.iter().any(|g| g.reason == GapReason::DiskFailed), "{gaps:?}");
+        assert_eq!(rig.held().await, 0);
+    }
+}
