@@ -226,11 +226,22 @@ type Syncing = std::pin::Pin<Box<dyn Future<Output = (Result<(), crate::spool::E
 
 impl Shelf {
     fn new(job: &Job, held: &[ObjectRef], sends: bool) -> Self {
-        let position = shelf::position(held);
         let order = &job.order;
+        let mut position = shelf::position(held);
+        // Stored in this order, whatever the clock said meanwhile; an init segment has no time.
+        let last = held.iter().rev().map(|o| &o.meta).find(|m| m.from < m.to).map(|m| m.to);
+        // What headquarters alone has is neither overwritten nor recorded again.
+        let gone = (order.gone.objects > 0).then_some(order.gone.to);
+        if gone.is_some() && last.is_none() {
+            position.at = order.gone.to.since(order.window.0);
+        }
+        position.fragment = position.fragment.max(order.gone.fragment);
+        position.init = position.init.max(order.gone.init);
         let origin = match job.past {
             Some(until) => Origin::Extended(until),
-            None if order.restarted || !held.is_empty() => Origin::Restarted { rebooted: order.rebooted },
+            None if order.restarted || !held.is_empty() || gone.is_some() => {
+                Origin::Restarted { rebooted: order.rebooted }
+            }
             None => Origin::Fresh,
         };
         let asked = Asked {
@@ -238,8 +249,7 @@ impl Shelf {
             from: order.from,
             window: order.window,
             begun: job.begun,
-            // Stored in this order, whatever the clock said meanwhile; an init segment has no time.
-            stored: held.iter().rev().map(|o| &o.meta).find(|m| m.from < m.to).map(|m| m.to),
+            stored: last.or(gone),
             lasts: position.at,
             why: if sends { GapReason::BeforeRing } else { GapReason::CameraDown },
         };
@@ -364,6 +374,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        incident::record::Gone,
         media::{
             frame::{Codec, Format, Track},
             ring::{Limits, Ring},
@@ -414,6 +425,7 @@ mod tests {
             window: (now.wall, now.wall.after(Duration::from_millis(300))),
             restarted: false,
             rebooted: false,
+            gone: Gone::default(),
         };
         let recorders = Recorders::new(feeds, store.clone(), work, scope);
         Rig { recorders, store, ring, work: queue, format: Arc::new(format), order, pushed: 0, _dir: dir }
@@ -473,6 +485,17 @@ mod tests {
         let gaps = rig.until_ended(-40 * 365 * 24 * 3_600).await;
         assert!(rig.held().await > before, "what came after is held");
         assert!(gaps.is_empty(), "and nothing is missing: {gaps:?}");
+    }
+
+    #[tokio::test]
+    async fn what_was_evicted_once_headquarters_had_it_is_not_overwritten_by_an_extension() {
+        let mut rig = rig(64 << 20);
+        let gone = Gone { objects: 8, bytes: 1, fragment: 7, init: 2, to: clock::wall() };
+        rig.recorders.order(RecordOrder { gone, ..rig.order.clone() });
+        rig.until_ended(0).await;
+        let held = rig.store.evidence(rig.order.incident, &rig.order.camera).await.unwrap();
+        let names: Vec<_> = held.iter().map(|o| o.meta.name.as_str()).collect();
+        assert_eq!(names, ["init-3.mp4", "00007.m4s"]);
     }
 
     #[tokio::test]
