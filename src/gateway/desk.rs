@@ -269,6 +269,10 @@ impl Desk {
                 warn!(%incident, %camera, reason = ?gap.reason, from = %gap.from, to = %gap.to, "a gap in evidence");
                 self.engine.evidence_gap(incident, &camera, gap, out);
             }
+            Work::Evicted(part) => {
+                let removed = (part.names.as_slice(), part.bytes, part.gap.to);
+                self.engine.evidence_evicted(part.incident, &part.camera, removed, out);
+            }
             Work::Ended(incident, camera, until) => {
                 if self.recorders.ended(incident, &camera, until) {
                     self.engine.evidence_ended(incident, &camera, clock::now(), out);

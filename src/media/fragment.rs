@@ -15,7 +15,7 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-pub use super::piece::{Fragment, Init, Piece, Position, fragment_name, init_name};
+pub use super::piece::{Fragment, Init, Piece, Position, fragment_name, fragment_number, init_name, init_number};
 use super::{
     frame::{Format, Frame, Track},
     init,
