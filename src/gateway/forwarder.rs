@@ -93,6 +93,8 @@ pub struct Forwarder {
 struct Lists {
     /// Cameras whose playlist or manifest is behind.
     behind: BTreeMap<(IncidentId, CameraId), Behind>,
+    /// What headquarters has of those cameras, by number: the log may let go of it before the lists are complete.
+    delivered: BTreeMap<(IncidentId, CameraId), BTreeMap<u32, ObjectRef>>,
     /// What was last put of each incident's document: its revision, and its state, which headquarters' PUBACK moves
     /// without a revision.
     documents: HashMap<IncidentId, (u64, Progress)>,
@@ -177,11 +179,13 @@ impl Forwarder {
         let uploads: Vec<_> = uploads.collect();
         let done: Vec<_> = stream::iter(uploads).buffer_unordered(AT_ONCE).collect().await;
         let mut failure = None;
-        for (result, object) in done {
+        for (result, mut object) in done {
             match result {
                 Ok(()) => {
                     let key = (object.meta.incident, object.meta.camera.clone());
-                    lists.behind.entry(key).or_insert(Behind::Since(now));
+                    lists.behind.entry(key.clone()).or_insert(Behind::Since(now));
+                    object.delivered = true;
+                    lists.delivered.entry(key).or_default().insert(object.meta.number, object);
                 }
                 Err(e @ PutError::Refused { .. }) => {
                     error!(error = %e, object = %object, "set aside; the rest goes on");
@@ -250,11 +254,14 @@ impl Forwarder {
             let document = self.board.incident_of(*incident);
             let Some(evidence) = document.as_ref().and_then(|d| d.evidence.iter().find(|e| e.camera == *camera)) else {
                 lists.behind.remove(key);
+                lists.delivered.remove(key);
                 continue;
             };
-            if self.put_lists(*incident, evidence, matches!(behind, Behind::AfterRestart)).await? {
+            let delivered = lists.delivered.entry(key.clone()).or_default();
+            if self.put_lists(*incident, evidence, delivered, matches!(behind, Behind::AfterRestart)).await? {
                 info!(%incident, %camera, "all evidence of this camera is at headquarters");
                 lists.behind.remove(key);
+                lists.delivered.remove(key);
             } else {
                 lists.behind.insert(key.clone(), Behind::Since(now));
             }
@@ -263,11 +270,23 @@ impl Forwarder {
     }
 
     /// The playlist; and the manifest when nothing will come any more. Whether that is so.
-    async fn put_lists(&self, incident: IncidentId, evidence: &CameraEvidence, maybe: bool) -> Result<bool, PutError> {
+    async fn put_lists(
+        &self,
+        incident: IncidentId,
+        evidence: &CameraEvidence,
+        delivered: &mut BTreeMap<u32, ObjectRef>,
+        maybe: bool,
+    ) -> Result<bool, PutError> {
         let held = self.asked(self.media.evidence(incident, &evidence.camera).await).unwrap_or_default();
         let folder = shelf::folder(&self.district, incident, &evidence.camera);
-        let there: Vec<_> = held.iter().filter(|o| o.delivered).cloned().collect();
-        let finished = evidence.ended && there.len() == held.len();
+        let finished = evidence.ended && held.iter().all(|o| o.delivered);
+        delivered.extend(held.into_iter().filter(|o| o.delivered).map(|o| (o.meta.number, o)));
+        if delivered.len() < evidence.objects.iter().filter(|o| o.delivered).count() {
+            // Of an earlier run, and no longer in the log: a list without them would take back what is known.
+            warn!(%incident, camera = %evidence.camera, "headquarters has more than is known here; its lists stay");
+            return Ok(finished);
+        }
+        let there: Vec<_> = delivered.values().cloned().collect();
         let manifest_name = format!("{folder}/manifest.json");
         if there.is_empty() || (finished && maybe && self.store.head(&manifest_name).await?.is_some()) {
             return Ok(finished);

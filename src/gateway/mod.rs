@@ -276,10 +276,11 @@ fn watch_evictions(mut evictions: mpsc::Receiver<Vec<Evicted>>, work: mpsc::Send
     scope.spawn("evictions", async move {
         while let Some(parts) = evictions.recv().await {
             for part in parts {
-                if part.delivered {
-                    info!(incident = %part.incident, camera = %part.camera, objects = part.names.len(),
-                        "made room: headquarters has these");
-                } else if work.send(Work::Gap(part.incident, part.camera, part.gap)).await.is_err() {
+                let told = match part.delivered {
+                    true => Work::Evicted(part.incident, part.camera, part.names),
+                    false => Work::Gap(part.incident, part.camera, part.gap),
+                };
+                if work.send(told).await.is_err() {
                     return;
                 }
             }

@@ -18,6 +18,8 @@ pub enum Work {
     Stored(IncidentId, CameraId, EvidenceObject),
     /// Headquarters has an object of evidence.
     Uploaded(IncidentId, CameraId, String),
+    /// Objects that headquarters has were removed here to make room.
+    Evicted(IncidentId, CameraId, Vec<String>),
     /// Nobody holds an interval.
     Gap(IncidentId, CameraId, Gap),
     /// A recording has ended, having been ordered until then.

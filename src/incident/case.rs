@@ -1,6 +1,9 @@
 //! One incident as the engine holds it: its document and what a document does not show. Pure.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::{HashSet, VecDeque},
+    time::Duration,
+};
 
 use crate::district::{
     clock::{Mono, Utc},
@@ -51,6 +54,8 @@ pub struct Case {
     pub published: Mono,
     /// In memory only: the disk was failing when it last changed.
     pub unstored: bool,
+    /// Objects that only headquarters has: no media log will name them after a restart.
+    evicted: HashSet<(CameraId, String)>,
 }
 
 impl Case {
@@ -61,7 +66,10 @@ impl Case {
         let published = Mono::from_boot(Duration::from_millis(document.pressed_at.monotonic_ms));
         let told = delivered >= document.revision;
         let untold = document.presses.iter().filter(|_| !told).map(|p| (p.press.clone(), document.revision)).collect();
+        let evicted =
+            document.evidence.iter().flat_map(|e| e.objects.iter().map(|o| (e.camera.clone(), o.name.clone())));
         Self {
+            evicted: evicted.collect(),
             document,
             keys: keys.into(),
             from,
@@ -78,7 +86,8 @@ impl Case {
     pub fn snapshot(&self) -> Opened {
         let mut document = self.document.clone();
         for evidence in &mut document.evidence {
-            evidence.objects.clear();
+            let camera = &evidence.camera;
+            evidence.objects.retain(|o| self.evicted.contains(&(camera.clone(), o.name.clone())));
             evidence.settle();
         }
         Opened {
@@ -167,6 +176,24 @@ impl Case {
             object.delivered = true;
             evidence.settle();
             self.evidence_changed = true;
+        }
+    }
+
+    /// What is known of objects that headquarters has, by their names.
+    pub fn at_headquarters(&self, camera: &CameraId, names: &[String]) -> Vec<EvidenceObject> {
+        let of_camera = self.document.evidence.iter().filter(|e| e.camera == *camera).flat_map(|e| &e.objects);
+        of_camera.filter(|o| names.contains(&o.name)).map(|o| EvidenceObject { delivered: true, ..o.clone() }).collect()
+    }
+
+    /// Objects that headquarters has were removed here.
+    pub fn evicted(&mut self, camera: &CameraId, objects: Vec<EvidenceObject>) {
+        for object in objects {
+            self.evicted.insert((camera.clone(), object.name.clone()));
+            let Some(evidence) = self.evidence(camera) else { return };
+            if !evidence.objects.iter().any(|o| o.name == object.name) {
+                evidence.objects.push(object);
+                evidence.settle();
+            }
         }
     }
 

@@ -180,6 +180,10 @@ impl Cases {
                 self.cases.get_mut(&incident)?.gap(&camera, gap);
                 Some(incident)
             }
+            Record::Evicted { incident, camera, objects } => {
+                self.cases.get_mut(&incident)?.evicted(&camera, objects);
+                Some(incident)
+            }
             Record::EvidenceEnded { incident, camera } => {
                 self.cases.get_mut(&incident)?.evidence_ended(&camera);
                 Some(incident)

@@ -297,6 +297,14 @@ impl Engine {
         }
     }
 
+    /// Objects that headquarters has were removed here to make room.
+    pub fn evidence_evicted(&mut self, incident: IncidentId, camera: &CameraId, names: &[String], out: &mut Outputs) {
+        let known = self.cases.get(incident).map(|case| case.at_headquarters(camera, names));
+        if let Some(objects) = known.filter(|objects| !objects.is_empty()) {
+            self.record(Record::Evicted { incident, camera: camera.clone(), objects }, out);
+        }
+    }
+
     /// Recording of a camera for an incident has ended.
     pub fn evidence_ended(&mut self, incident: IncidentId, camera: &CameraId, now: Now, out: &mut Outputs) {
         if self.cases.get(incident).is_some() {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::district::{
     button::ButtonCondition,
     clock::{Mono, Utc},
-    evidence::Gap,
+    evidence::{EvidenceObject, Gap},
     ids::{ButtonId, CameraId, IncidentId, PressId},
     incident::{Incident, PressEntry},
     press::{PressKind, Progress},
@@ -73,6 +73,15 @@ pub enum Record {
         /// What is missing and why.
         gap: Gap,
     },
+    /// Objects that headquarters has were removed here to make room: the document goes on naming them.
+    Evicted {
+        /// Which.
+        incident: IncidentId,
+        /// Whose.
+        camera: CameraId,
+        /// What they were.
+        objects: Vec<EvidenceObject>,
+    },
     /// Recording of a camera for an incident has ended.
     EvidenceEnded {
         /// Which.
@@ -104,7 +113,7 @@ pub enum Record {
 /// A press that made an incident.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Opened {
-    /// The document as it stands, without evidence objects (those are in the media log).
+    /// The document as it stands; of evidence objects only those that are no longer in the media log.
     pub document: Incident,
     /// What the presses are recognised by when they come again, oldest first.
     pub keys: Vec<PressKey>,
