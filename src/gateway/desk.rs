@@ -90,7 +90,17 @@ struct Turn {
     hq: Vec<events::Event>,
     cameras: Vec<CameraReport>,
     work: Vec<Work>,
-    disk: bool,
+}
+
+impl Turn {
+    fn drain(&mut self, inputs: &mut Inputs, presses: bool) {
+        if presses {
+            drain(&mut inputs.intake, &mut self.buttons);
+        }
+        drain(&mut inputs.events, &mut self.hq);
+        drain(&mut inputs.work, &mut self.work);
+        drain(&mut inputs.cameras, &mut self.cameras);
+    }
 }
 
 /// Takes what is there already, at most a turn's worth.
@@ -163,20 +173,19 @@ impl Desk {
                 n = inputs.events.recv_many(&mut turn.hq, TURN), if open.events => open.events = n > 0,
                 n = inputs.work.recv_many(&mut turn.work, TURN), if open.work => open.work = n > 0,
                 Some(report) = inputs.cameras.recv() => turn.cameras.push(report),
-                Ok(()) = inputs.disk.changed() => turn.disk = true,
+                // Looked at in every turn.
+                Ok(()) = inputs.disk.changed() => inputs.disk.mark_changed(),
                 () = until(due) => {}
                 () = tokio::time::sleep(Duration::from_millis(250)) => {}
                 () = &mut stopping => break,
             }
             // Whatever else is there already: however many presses come, nothing else starves.
-            if taking {
-                drain(&mut inputs.intake, &mut turn.buttons);
-            }
-            drain(&mut inputs.events, &mut turn.hq);
-            drain(&mut inputs.work, &mut turn.work);
-            drain(&mut inputs.cameras, &mut turn.cameras);
+            turn.drain(&mut inputs, taking);
             self.turn(turn, &mut inputs.disk);
         }
+        let mut last = Turn::default();
+        last.drain(&mut inputs, self.ledger.has_room());
+        self.turn(last, &mut inputs.disk);
         self.settle().await;
     }
 
@@ -186,7 +195,7 @@ impl Desk {
         turn.buttons.into_iter().for_each(|event| self.button(event, &mut out, &mut replies));
         turn.hq.into_iter().for_each(|event| self.headquarters(event, &mut out));
         turn.work.into_iter().for_each(|item| self.work(item, &mut out, &mut answers));
-        if turn.disk {
+        if disk.has_changed().unwrap_or(false) {
             self.disk(disk, &mut out);
         }
         let now = clock::now();
@@ -269,7 +278,9 @@ impl Desk {
                     self.engine.evidence_ended(incident, &camera, clock::now(), out);
                 }
             }
-            Work::Command(command, reply) => answers.push((reply, self.engine.command(command, clock::now(), out))),
+            Work::Command(command, reply) => {
+                answers.push((reply, self.engine.command(command, clock::now(), out)));
+            }
         }
     }
 
@@ -302,7 +313,8 @@ impl Desk {
         }
         let render = |ids: &BTreeSet<IncidentId>| ids.iter().filter_map(|id| self.render(*id)).collect::<Vec<_>>();
         let shown = render(&out.shown.difference(&out.changed).copied().collect());
-        let mut promises = Promises { replies, effects: out.effects, documents: render(&out.changed), shown, answers };
+        let documents = render(&out.changed);
+        let mut promises = Promises { replies, answers, effects: out.effects, documents, shown };
         if self.failing {
             // Headquarters hears of it at once, truthfully as `received`; the button does not.
             self.put_out(std::mem::take(&mut promises.documents));

@@ -29,37 +29,37 @@ const WAITING_LIMIT: usize = 4096;
 /// The journal is rewritten as a checkpoint when it has grown by so many bytes.
 const CHECKPOINT_AFTER: u64 = 64 << 20;
 
+/// Entries are handed to the journal in groups of about so many bytes: well below what its queue takes.
+const GROUP: usize = 1 << 20;
+
 /// The kind that a journal entry of ours has.
 const RECORD: u8 = 1;
 
 /// A document as it was when it was decided on, with its JSON.
 pub type Document = (Arc<Incident>, Bytes);
 
+/// What a caller by HTTP is told of its command.
+pub type Answer = (oneshot::Sender<Result<(), CommandError>>, Result<(), CommandError>);
+
 /// What may be told once the records before it are synced.
 #[derive(Debug, Default)]
 pub struct Promises {
     /// PUBACKs.
     pub replies: Vec<Accepted>,
+    /// Answers to commands.
+    pub answers: Vec<Answer>,
     /// States for buttons, conditions for headquarters.
     pub effects: Vec<Effect>,
     /// Documents for headquarters and the board.
     pub documents: Vec<Document>,
     /// Documents that headquarters knows already, for the board.
     pub shown: Vec<Document>,
-    /// What commands by HTTP are answered.
-    pub answers: Vec<Answer>,
 }
-
-/// A command by HTTP that was carried out or not, and who waits for that.
-pub type Answer = (oneshot::Sender<Result<(), CommandError>>, Result<(), CommandError>);
 
 impl Promises {
     fn is_empty(&self) -> bool {
-        self.replies.is_empty()
-            && self.effects.is_empty()
-            && self.documents.is_empty()
-            && self.shown.is_empty()
-            && self.answers.is_empty()
+        let told = self.effects.is_empty() && self.documents.is_empty() && self.shown.is_empty();
+        told && self.replies.is_empty() && self.answers.is_empty()
     }
 }
 
@@ -106,8 +106,14 @@ impl Ledger {
         if records.is_empty() && (self.waiting.is_empty() || promises.is_empty()) {
             return Some(promises);
         }
+        let mut groups = groups(entries(records));
+        let last = groups.pop().unwrap_or_default();
+        for group in groups {
+            self.waiting.push_back(about.clone());
+            self.unsent.push_back((group, Promises::default()));
+        }
         self.waiting.push_back(about);
-        self.unsent.push_back((entries(records), promises));
+        self.unsent.push_back((last, promises));
         self.hand_over();
         None
     }
@@ -158,8 +164,14 @@ impl Ledger {
         if self.grown < CHECKPOINT_AFTER || !self.unsent.is_empty() {
             return false;
         }
-        let Ok(ticket) = self.journal.checkpoint(entries(&engine.snapshot())) else { return false };
         self.grown = 0;
+        let ticket = match self.journal.checkpoint(entries(&engine.snapshot())) {
+            Ok(ticket) => ticket,
+            Err(e) => {
+                warn!(error = %e, "no checkpoint of the journal this time");
+                return false;
+            }
+        };
         self.waiting.push_back(BTreeSet::new());
         self.syncing.push_back(Box::pin(async move {
             // A disk that refuses the snapshot changes nothing: the older segments stay.
@@ -170,6 +182,23 @@ impl Ledger {
         }));
         true
     }
+}
+
+/// Cuts what is too much for one group. Every record counts by itself, so a crash between two groups loses only the end,
+/// and nothing of it was told.
+fn groups(entries: Vec<Entry>) -> Vec<Vec<Entry>> {
+    let (mut groups, mut bytes) = (vec![Vec::new()], 0);
+    for entry in entries {
+        if bytes > GROUP {
+            groups.push(Vec::new());
+            bytes = 0;
+        }
+        bytes += entry.payload.len();
+        if let Some(group) = groups.last_mut() {
+            group.push(entry);
+        }
+    }
+    groups
 }
 
 fn entries(records: &[Record]) -> Vec<Entry> {

@@ -136,7 +136,7 @@ impl Cases {
             Record::Joined { incident, entry, key, until } => {
                 let case = self.cases.get_mut(&incident)?;
                 let button = case.document.button.id.clone();
-                let same_boot = case.document.pressed_at.boot == self.boot;
+                let same_boot = case.anchor.boot == self.boot;
                 if let Some(PressKey::Id(oldest)) = case.join(entry, key.clone(), until) {
                     self.keys.remove(&(button.clone(), oldest));
                 }
@@ -193,6 +193,10 @@ impl Cases {
                 case.document.revision = case.document.revision.max(revision);
                 Some(incident)
             }
+            Record::Resumed { incident, revision, reboot } => {
+                self.cases.get_mut(&incident)?.resumed(revision, reboot);
+                Some(incident)
+            }
             Record::Stored { incident } => {
                 let case = self.cases.get_mut(&incident)?;
                 case.document.revision += 1;
@@ -206,7 +210,7 @@ impl Cases {
         let case = Case::new(opened);
         let id = case.document.id;
         let button = case.document.button.id.clone();
-        let same_boot = case.document.pressed_at.boot == self.boot;
+        let same_boot = case.anchor.boot == self.boot;
         for key in &case.keys {
             self.index_key(button.clone(), key, id, same_boot);
         }

@@ -26,7 +26,7 @@ use super::{
     cases::{Cases, payload_name},
     link::link,
     nearby::{Choice, Nearby},
-    record::{Command, Opened, PressKey, Record, Verb},
+    record::{Anchor, COMMAND_ID, COMMANDER, Command, Opened, PressKey, Reboot, Record, Verb},
     supervision::{Sign, Supervision},
 };
 
@@ -50,6 +50,10 @@ pub struct Settings {
     /// No headquarters is configured: nothing waits to be delivered.
     pub alone: bool,
 }
+
+/// While the disk fails, documents are put out whose revisions no journal holds. A start leaves room for so many, so that
+/// none of them is given again to something else.
+const REVISIONS_UNWRITTEN: u64 = 10_000;
 
 /// Evidence alone makes a new revision at most this often.
 const EVIDENCE_REVISION: Duration = Duration::from_secs(2);
@@ -87,6 +91,9 @@ pub enum CommandError {
     /// The command names no button of this district.
     #[error("no button {0} in this district")]
     NoButton(String),
+    /// The command's id is longer than can be remembered.
+    #[error("a command's id has at most {COMMAND_ID} bytes, this one has {0}")]
+    LongId(usize),
 }
 
 /// The state of a district.
@@ -177,13 +184,11 @@ impl Engine {
 
     /// After replay: tells again what may not have been heard, and resumes recordings.
     pub fn resume(&mut self, now: Now, out: &mut Outputs) {
-        for (id, case) in self.cases.iter_mut() {
-            if case.document.pressed_at.boot != self.settings.boot {
-                let rest = case.document.evidence.iter().map(|e| e.to.since(now.wall)).max().unwrap_or_default();
-                case.from = now.mono;
-                case.until = now.mono + rest.min(self.settings.after);
-            }
-            if case.delivered < case.document.revision || case.evidence_changed {
+        for record in self.resumptions(now) {
+            self.record(record, out);
+        }
+        for (id, case) in self.cases.iter() {
+            if case.delivered < case.document.revision {
                 out.changed.insert(*id);
             }
             out.orders.extend(case.orders().filter(|(_, ended)| !ended).map(|(order, _)| order));
@@ -195,6 +200,24 @@ impl Engine {
         }
         let due: Vec<_> = self.cases.iter().filter(|(_, c)| c.evidence_changed).map(|(id, _)| *id).collect();
         self.evidence_due.extend(due.into_iter().map(|id| (now.mono, id)));
+        for id in self.cases.ids().collect::<Vec<_>>() {
+            self.close_finished_test(id, now, out);
+        }
+    }
+
+    /// For every incident that goes on, or whose monotonic times are another boot's: from where it goes on.
+    fn resumptions(&self, now: Now) -> Vec<Record> {
+        let resumption = |(id, case): (&IncidentId, &Case)| {
+            let reboot = (case.anchor.boot != self.settings.boot).then(|| {
+                let rest = case.document.evidence.iter().map(|e| e.to.since(now.wall)).max().unwrap_or_default();
+                let anchor = Anchor { boot: self.settings.boot.clone(), mono: now.mono, wall: now.wall };
+                Reboot { anchor, until: now.mono + rest.min(self.settings.after) }
+            });
+            let goes_on = !case.finished(self.settings.alone);
+            let revision = case.document.revision + if goes_on { REVISIONS_UNWRITTEN } else { 0 };
+            (goes_on || reboot.is_some()).then_some(Record::Resumed { incident: *id, revision, reboot })
+        };
+        self.cases.iter().filter_map(resumption).collect()
     }
 
     // ---- inputs
@@ -216,7 +239,9 @@ impl Engine {
             Some(incident) => self.join(incident, &press, key, out),
             None => self.make(&button, &press, key, out),
         };
+        let now = press.received;
         self.tell_press(&button.id, press.press, incident, out);
+        self.close_finished_test(incident, now, out);
     }
 
     /// A sign of a button's life.
@@ -255,6 +280,10 @@ impl Engine {
         if command.id.as_ref().is_some_and(|id| self.cases.knows_command(id)) {
             return Ok(());
         }
+        if let Some(id) = command.id.as_ref().filter(|id| id.len() > COMMAND_ID) {
+            return Err(CommandError::LongId(id.len()));
+        }
+        let command = Command { by: command.by.chars().take(COMMANDER).collect(), ..command };
         if command.command == Verb::TestPress {
             return self.test_press(command, now, out);
         }
@@ -402,7 +431,8 @@ impl Engine {
             }],
         };
         let (from, until) = (now.mono.before(self.settings.before), now.mono + self.settings.after);
-        self.record(Record::Opened(Box::new(Opened { document, keys: vec![key], from, until, delivered: 0 })), out);
+        let opened = Opened { document, keys: vec![key], from, until, delivered: 0, anchor: None };
+        self.record(Record::Opened(Box::new(opened)), out);
         self.order(id, out);
         out.changed.insert(id);
         id
@@ -425,8 +455,12 @@ impl Engine {
         let Some(button) = known else {
             return Err(CommandError::NoButton("(field `button`)".into()));
         };
-        let id = command.id.as_deref().unwrap_or("command");
-        let payload = IncidentId::derive(now.wall.unix_ms(), id.as_bytes()).to_string();
+        // A command with an id is one press, whenever and how often it comes.
+        let payload = match &command.id {
+            Some(id) => IncidentId::derive(0, id.as_bytes()),
+            None => IncidentId::derive(now.wall.unix_ms(), b"command"),
+        };
+        let payload = payload.to_string();
         let press = Press {
             button,
             press: payload.parse().ok(),
@@ -436,7 +470,9 @@ impl Engine {
             received: now,
         };
         self.press(press, out);
-        self.cases.remember(command.id);
+        if let Some(id) = command.id {
+            self.record(Record::Commands { ids: vec![id] }, out);
+        }
         Ok(())
     }
 
@@ -466,7 +502,8 @@ impl Engine {
     /// A test needs no operator to end it: it closes when it has travelled the whole way.
     fn close_finished_test(&mut self, incident: IncidentId, now: Now, out: &mut Outputs) {
         let Some(case) = self.cases.get(incident) else { return };
-        if case.document.test && case.open() && case.delivered > 0 && case.all_ended() {
+        let travelled = case.delivered > 0 || self.settings.alone;
+        if case.document.test && case.open() && travelled && case.all_ended() {
             self.step(incident, Progress::Closed, "chowki: the test is over".into(), None, now, out);
         }
     }
