@@ -8,18 +8,18 @@ use std::{
     sync::Arc,
 };
 
-use bytes::Bytes;
 use futures::{StreamExt, stream::FuturesOrdered};
 use tracing::{error, warn};
 
+use super::board::Document;
 use crate::{
-    district::{ids::IncidentId, incident::Incident},
+    district::ids::IncidentId,
     incident::{
         engine::{Effect, Engine},
         record::Record,
     },
     intake::Accepted,
-    spool::{self, Entry, Journal},
+    spool::{self, Entry, Journal, Ticket},
 };
 
 /// Batches that wait for the disk before the desk stops taking presses: the buttons then wait, and resend.
@@ -31,9 +31,6 @@ const CHECKPOINT_AFTER: u64 = 64 << 20;
 /// The kind that a journal entry of ours has.
 const RECORD: u8 = 1;
 
-/// A document as it was when it was decided on, with its JSON.
-pub type Document = (Arc<Incident>, Bytes);
-
 /// What may be told once the records before it are synced.
 #[derive(Debug, Default)]
 pub struct Promises {
@@ -42,9 +39,9 @@ pub struct Promises {
     /// States for buttons, conditions for headquarters.
     pub effects: Vec<Effect>,
     /// Documents for headquarters and the board.
-    pub documents: Vec<Document>,
+    pub documents: Vec<Arc<Document>>,
     /// Documents that headquarters knows already, for the board.
-    pub shown: Vec<Document>,
+    pub shown: Vec<Arc<Document>>,
 }
 
 impl Promises {
@@ -92,12 +89,25 @@ impl Ledger {
 
     /// Writes records, and keeps the promises back until they, and all before them, are synced. Returns promises that
     /// have nothing to wait for.
-    pub fn write(&mut self, records: &[Record], about: BTreeSet<IncidentId>, promises: Promises) -> Option<Promises> {
-        if records.is_empty() && (self.waiting.is_empty() || promises.is_empty()) {
+    ///
+    /// `promises` are worded while the disk works already.
+    pub fn write(
+        &mut self,
+        records: &[Record],
+        about: BTreeSet<IncidentId>,
+        promises: impl FnOnce() -> Promises,
+    ) -> Option<Promises> {
+        let entries = entries(records);
+        let ticket = if entries.is_empty() || !self.unsent.is_empty() { None } else { self.append(&entries).ok() };
+        let promises = promises();
+        if entries.is_empty() && (self.waiting.is_empty() || promises.is_empty()) {
             return Some(promises);
         }
         self.waiting.push_back(about);
-        self.unsent.push_back((entries(records), promises));
+        match ticket {
+            Some(ticket) => self.await_sync(ticket, promises),
+            None => self.unsent.push_back((entries, promises)),
+        }
         self.hand_over();
         None
     }
@@ -105,12 +115,8 @@ impl Ledger {
     /// Hands to the journal what its queue has room for.
     pub fn hand_over(&mut self) {
         while let Some((entries, promises)) = self.unsent.pop_front() {
-            let bytes: usize = entries.iter().map(|e| e.payload.len()).sum();
-            match self.journal.try_append(entries.clone()) {
-                Ok(ticket) => {
-                    self.grown += bytes as u64;
-                    self.syncing.push_back(Box::pin(async move { ticket.await.is_ok().then_some(promises) }));
-                }
+            match self.append(&entries) {
+                Ok(ticket) => self.await_sync(ticket, promises),
                 Err(spool::Error::Full { .. }) => {
                     self.unsent.push_front((entries, promises));
                     return;
@@ -122,6 +128,16 @@ impl Ledger {
                 }
             }
         }
+    }
+
+    fn append(&mut self, entries: &[Entry]) -> Result<Ticket, spool::Error> {
+        let ticket = self.journal.try_append(entries.to_vec())?;
+        self.grown += entries.iter().map(|e| e.payload.len() as u64).sum::<u64>();
+        Ok(ticket)
+    }
+
+    fn await_sync(&mut self, ticket: Ticket, promises: Promises) {
+        self.syncing.push_back(Box::pin(async move { ticket.await.is_ok().then_some(promises) }));
     }
 
     /// The next promises that may be kept. Never resolves while nothing waits.

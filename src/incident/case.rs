@@ -51,6 +51,10 @@ pub struct Case {
     pub published: Mono,
     /// In memory only: the disk was failing when it last changed.
     pub unstored: bool,
+    /// The revision that the last press was put out with, and when.
+    pub sent: (u64, Mono),
+    /// Presses joined since, and wait for headquarters to acknowledge that one.
+    pub behind: bool,
 }
 
 impl Case {
@@ -71,6 +75,8 @@ impl Case {
             evidence_changed: false,
             published,
             unstored: false,
+            sent: (0, published),
+            behind: false,
         }
     }
 
