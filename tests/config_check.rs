@@ -239,7 +239,8 @@ fn what_is_left_out_has_the_documented_defaults() {
 fn rules_between_keys_are_told_where_they_break() {
     let camera = "[[camera]]\nid = \"c\"\nname = \"C\"\nat = [34.0, 71.5]\nurl = \"rtsp://10.0.0.1/a\"\n";
     let button = "[[button]]\nid = \"b\"\nname = \"B\"\nat = [34.0, 71.5]\n";
-    let hq = "[headquarters]\nmqtt = \"mqtts://hq\"\nobjects = \"s3://evidence\"\n";
+    let hq = "[headquarters]\nmqtt = \"mqtts://hq\"\nobjects = \"file:///e\"\n";
+    let s3 = hq.replace("file:///e", "s3://evidence");
     let long = "b".repeat(60);
     for (rest, code, words) in [
         (format!("{camera}field_of_view = 90\n"), Code::Geometry, "facing = 120"),
@@ -259,10 +260,12 @@ fn rules_between_keys_are_told_where_they_break() {
         ),
         (format!("{}password_file = \"p\"\n", button.replace("\"b\"", &format!("\"{long}\""))), Code::BadValue, "59"),
         (format!("{hq}username = \"u\"\n"), Code::Missing, "password_file"),
-        (format!("{hq}[headquarters.s3]\naccess_key_id = \"a\"\n"), Code::Missing, "secret_key_file"),
-        (format!("{hq}[headquarters.s3]\nsecret_key = \"a\"\n"), Code::SecretInConfig, "secret_key_file"),
-        (format!("{}[headquarters.s3]\n", hq.replace("s3://evidence", "file:///e")), Code::NoEffect, "no effect"),
-        (hq.replace("s3://evidence", "file://evidence"), Code::BadValue, "three slashes"),
+        (format!("{s3}[headquarters.s3]\naccess_key_id = \"a\"\n"), Code::Missing, "secret_key_file"),
+        (format!("{s3}[headquarters.s3]\nsecret_key = \"a\"\n"), Code::SecretInConfig, "secret_key_file"),
+        (s3.clone(), Code::Missing, "access key"),
+        (format!("{s3}[headquarters.s3]\nregion = \"r\"\n"), Code::Missing, "access key"),
+        (format!("{hq}[headquarters.s3]\n"), Code::NoEffect, "no effect"),
+        (hq.replace("file:///e", "file://evidence"), Code::BadValue, "three slashes"),
         (hq.replace("mqtts://hq", "hq:1883"), Code::BadValue, "mqtts://"),
         ("[api]\nlisten = \"0.0.0.0:8080\"\n".to_owned(), Code::Exposed, "[[api.client]]"),
         ("[api]\nlisten = 8080\n".to_owned(), Code::WrongType, "\"0.0.0.0:8080\""),

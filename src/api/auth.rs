@@ -1,4 +1,5 @@
-//! Who may call, by bearer token (RFC 6750). With no client configured everyone may: for a first look, on loopback.
+//! Who may call, by bearer token (RFC 6750). With no client configured everyone may, for a first
+//! look on loopback; then [`door`] sees to it that no web page from elsewhere is among them.
 
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::Problem;
+use super::{Problem, door};
 use crate::config::{ApiClient, Role};
 
 /// The clients of the config, their tokens hashed.
@@ -60,6 +61,9 @@ impl Access {
 /// Lets a request through whose caller may do it; names the caller to the handler.
 pub async fn guard(State(access): State<Arc<Access>>, mut request: Request, next: Next) -> Response {
     if access.clients.is_empty() {
+        if let Err(stranger) = door::admit(request.method(), request.headers()) {
+            return Problem::new(stranger.status(), stranger.to_string()).into_response();
+        }
         request.extensions_mut().insert(Caller { name: None });
         return next.run(request).await;
     }

@@ -89,7 +89,8 @@ async fn step(
         Some(Err(e @ (CommandError::NoIncident(_) | CommandError::NoButton(_)))) => {
             Err(Problem::not_found(e.to_string()))
         }
-        None => Err(Problem::unavailable("the gateway is stopping; try again")),
+        Some(Err(e @ CommandError::LongId(_))) => Err(Problem::bad_request(e.to_string())),
+        None => Err(Problem::unavailable("it is not on disk: the gateway is stopping, or its disk fails; try again")),
     }
 }
 

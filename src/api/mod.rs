@@ -1,19 +1,22 @@
 //! Floor 4: HTTP for headquarters and the page. Thin handlers over what `gateway` shows and takes.
 
 pub mod auth;
+pub mod door;
 mod evidence;
 mod incidents;
 mod inventory;
 mod live;
 pub mod page;
+mod places;
 mod problem;
 mod server;
+mod stream;
 
 use std::sync::Arc;
 
 use axum::{
     Router,
-    extract::Request,
+    extract::{DefaultBodyLimit, Request},
     http::{HeaderValue, header},
     middleware::{self, Next},
     response::Response,
@@ -23,7 +26,7 @@ use axum::{
 use crate::gateway::Facade;
 
 pub use problem::Problem;
-pub use server::serve;
+pub use server::{Limits, serve};
 
 /// What every handler works with.
 #[derive(Clone)]
@@ -35,6 +38,9 @@ pub struct Api {
     /// Whether this is the demo, whose page can press buttons.
     pub demo: bool,
 }
+
+/// Largest body of a request, in bytes: who does a step, and its id.
+const MAX_BODY: usize = 16 * 1024;
 
 /// All routes. `extra` is merged behind the same door: the demo's own.
 pub fn router(api: Api, extra: Router) -> Router {
@@ -55,7 +61,11 @@ pub fn router(api: Api, extra: Router) -> Router {
         .with_state(api.clone())
         .merge(extra)
         .layer(middleware::from_fn_with_state(api.access.clone(), auth::guard));
-    open.with_state(api).merge(guarded).layer(middleware::from_fn(security_headers)).fallback(problem::not_found)
+    open.with_state(api)
+        .merge(guarded)
+        .fallback(problem::not_found)
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(middleware::from_fn(security_headers))
 }
 
 /// The page's own files need no token: without one they show nothing.

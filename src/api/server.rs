@@ -1,89 +1,153 @@
-//! The listener: HTTP, or HTTPS where a certificate is configured.
+//! The listener: HTTP, or HTTPS where a certificate is configured. Every wait on a caller has a deadline, and callers are
+//! counted: whoever is slow, silent or many keeps nobody else out for long, and never a button.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
-use axum::{Router, serve::Listener};
-use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use axum::{
+    Router,
+    extract::Request,
+    http::StatusCode,
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+};
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+    time::{sleep, timeout},
+};
+use tokio_rustls::TlsAcceptor;
 
+use super::{
+    Problem,
+    places::{Place, Places},
+    stream::Patient,
+};
 use crate::host::scope::Scope;
 
-/// A TLS handshake that takes longer is given up.
-const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Where callers' patience with us, and ours with them, ends.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Connections at a time. Further ones are closed at once.
+    pub connections: usize,
+    /// Connections at a time from one address (IPv6: from one /64). Further ones are closed at once.
+    pub per_address: usize,
+    /// A TLS handshake, and then each request's head, has to be here within this; so long a connection may idle.
+    pub head: Duration,
+    /// A request's body has to be here, and be answered, within this. Streams of events go on for as long as they like.
+    pub answer: Duration,
+    /// What is sent has to be taken, bit by bit, within this.
+    pub write: Duration,
+}
 
-/// Handshakes under way at a time; further connections wait in the kernel's queue.
-const HANDSHAKES: usize = 64;
+impl Default for Limits {
+    fn default() -> Self {
+        let (head, answer, write) = (Duration::from_secs(15), Duration::from_secs(30), Duration::from_secs(30));
+        Self { connections: 512, per_address: 128, head, answer, write }
+    }
+}
+
+/// Largest head of a request, in bytes.
+const MAX_HEAD: usize = 32 * 1024;
 
 /// Serves `router` on `listener` in `scope`, until the scope stops.
-pub fn serve(listener: TcpListener, tls: Option<Arc<rustls::ServerConfig>>, router: Router, scope: &Scope) {
-    let stopping = scope.stopping();
-    match tls {
-        None => {
-            let serving = axum::serve(listener, router).with_graceful_shutdown(stopping);
-            scope.spawn("http", async move { serving.await });
-        }
-        Some(config) => {
-            let listener = TlsListener::new(listener, TlsAcceptor::from(config), scope);
-            let serving = axum::serve(listener, router).with_graceful_shutdown(stopping);
-            scope.spawn("https", async move { serving.await });
+pub fn serve(
+    listener: TcpListener,
+    tls: Option<Arc<rustls::ServerConfig>>,
+    router: Router,
+    limits: Limits,
+    scope: &Scope,
+) {
+    let answer = limits.answer;
+    let timed = move |request: Request, next: Next| in_time(answer, request, next);
+    let server = Server {
+        acceptor: tls.map(TlsAcceptor::from),
+        router: router.layer(middleware::from_fn(timed)),
+        places: Places::new(limits.connections, limits.per_address),
+        limits: Arc::new(limits),
+        scope: scope.clone(),
+    };
+    scope.spawn("http", server.accept(listener));
+}
+
+async fn in_time(limit: Duration, request: Request, next: Next) -> Response {
+    let late = || Problem::new(StatusCode::REQUEST_TIMEOUT, "the request took too long to arrive or to be answered");
+    timeout(limit, next.run(request)).await.unwrap_or_else(|_| late().into_response())
+}
+
+#[derive(Clone)]
+struct Server {
+    acceptor: Option<TlsAcceptor>,
+    router: Router,
+    places: Arc<Places>,
+    limits: Arc<Limits>,
+    scope: Scope,
+}
+
+impl Server {
+    async fn accept(self, listener: TcpListener) {
+        let stopping = self.scope.stopping();
+        tokio::pin!(stopping);
+        loop {
+            let accepted = tokio::select! {
+                () = &mut stopping => return,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, peer)) => self.admit(stream, peer),
+                // Out of file descriptors, most likely; or the caller has gone already.
+                Err(_) => sleep(Duration::from_millis(50)).await,
+            }
         }
     }
-}
 
-/// Accepts TLS connections; each handshake runs in a task of its own, so that a silent one delays nobody.
-struct TlsListener {
-    ready: tokio::sync::mpsc::Receiver<(TlsStream<TcpStream>, SocketAddr)>,
-    local: io::Result<SocketAddr>,
-}
+    fn admit(&self, stream: TcpStream, peer: SocketAddr) {
+        let address: IpAddr = peer.ip();
+        let Some(place) = self.places.take(address) else {
+            tracing::debug!(%peer, "too many connections to the API");
+            return;
+        };
+        // Answers are small and must not wait for more; without it they only come later.
+        let _ = stream.set_nodelay(true);
+        self.scope.spawn("http-connection", self.clone().connection(stream, peer, place));
+    }
 
-impl TlsListener {
-    fn new(listener: TcpListener, acceptor: TlsAcceptor, scope: &Scope) -> Self {
-        // When full, finished handshakes wait here and new ones are not begun.
-        let (done, ready) = tokio::sync::mpsc::channel(HANDSHAKES);
-        let local = listener.local_addr();
-        let slots = Arc::new(tokio::sync::Semaphore::new(HANDSHAKES));
-        let (tasks, stopping) = (scope.clone(), scope.stopping());
-        let accept = async move {
-            loop {
-                let Ok(slot) = slots.clone().acquire_owned().await else { return };
-                let Ok((stream, peer)) = listener.accept().await else {
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    continue;
-                };
-                let (acceptor, done) = (acceptor.clone(), done.clone());
-                tasks.spawn("tls-handshake", async move {
-                    let _slot = slot;
-                    match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
-                        Ok(Ok(stream)) => drop(done.send((stream, peer)).await),
-                        Ok(Err(e)) => tracing::debug!(%peer, error = %e, "TLS handshake failed"),
-                        Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
-                    }
-                });
+    async fn connection(self, stream: TcpStream, peer: SocketAddr, _place: Place) {
+        let Some(acceptor) = &self.acceptor else { return self.converse(stream).await };
+        let handshake = tokio::select! {
+            () = self.scope.stopping() => return,
+            handshake = timeout(self.limits.head, acceptor.accept(stream)) => handshake,
+        };
+        match handshake {
+            Ok(Ok(stream)) => self.converse(stream).await,
+            Ok(Err(e)) => tracing::debug!(%peer, error = %e, "TLS handshake failed"),
+            Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
+        }
+    }
+
+    /// Requests and answers until one side has had enough.
+    async fn converse(&self, stream: impl AsyncRead + AsyncWrite + Unpin) {
+        let stream = TokioIo::new(Patient::new(stream, self.limits.write));
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new()).header_read_timeout(self.limits.head).max_buf_size(MAX_HEAD);
+        let connection = http.serve_connection(stream, TowerToHyperService::new(self.router.clone()));
+        tokio::pin!(connection);
+        // A caller that breaks off or breaks the protocol is no news.
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = self.scope.stopping() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
             }
         };
-        scope.spawn("https-accept", async move {
-            tokio::select! { () = accept => {}, () = stopping => {} }
-        });
-        Self { ready, local }
-    }
-}
-
-impl Listener for TlsListener {
-    type Io = TlsStream<TcpStream>;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        match self.ready.recv().await {
-            Some(connection) => connection,
-            // The scope is stopping; axum ends by the same signal.
-            None => std::future::pending().await,
-        }
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        match &self.local {
-            Ok(address) => Ok(*address),
-            Err(e) => Err(io::Error::new(e.kind(), e.to_string())),
-        }
+        drop(ended);
     }
 }

@@ -101,6 +101,6 @@ pub(super) async fn start(loaded: Loaded, scope: &Scope, demo: bool, extra: axum
     let http = scope.child("http");
     let scheme = if tls.is_some() { "https" } else { "http" };
     let router = api::router(Api { gateway: gateway.facade(), access, demo }, extra);
-    api::serve(listener, tls, router, &http);
+    api::serve(listener, tls, router, api::Limits::default(), &http);
     Ok(Running { gateway, page: format!("{scheme}://{address}/"), http })
 }

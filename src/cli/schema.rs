@@ -15,6 +15,7 @@ use crate::{
         incident::Incident,
         press::{PressKind, StateMessage},
     },
+    incident::record::Command,
 };
 
 /// Print a JSON Schema (draft 2020-12).
@@ -47,6 +48,8 @@ pub enum Name {
     State,
     /// The supervised condition of a button, as headquarters gets it.
     Button,
+    /// A command of headquarters.
+    Command,
 }
 
 /// What a button publishes on `buttons/{id}/press`. Every field may be left out; an empty payload is a panic press.
@@ -71,6 +74,7 @@ pub fn schema(name: Name) -> Json {
         Name::Status => schema_for!(ButtonStatus).into(),
         Name::State => schema_for!(StateMessage).into(),
         Name::Button => schema_for!(ButtonCondition).into(),
+        Name::Command => schema_for!(Command).into(),
     }
 }
 

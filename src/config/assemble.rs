@@ -174,6 +174,13 @@ pub(super) fn headquarters(
     {
         reader.warning(Code::NoEffect, &s3.value.here, "this section has no effect: objects is not an s3:// URL");
     }
+    if let Some(objects) = objects
+        && matches!(objects.value, Objects::S3 { .. })
+        && lacks_access_key(reader, keys)
+    {
+        let write = "[headquarters.s3] with access_key_id = \"...\" and secret_key_file = \"hq-s3.secret\"";
+        reader.error(Code::Missing, &objects.at, "an S3 store needs an access key").write(write);
+    }
     let s3 = keys.s3.as_ref().map(|s3| s3_store(reader, &s3.value));
     let client_id = keys.client_id.as_ref().map(|id| id.value.to_string());
     Some(Headquarters {
@@ -185,6 +192,14 @@ pub(super) fn headquarters(
         s3,
         bandwidth: keys.bandwidth.as_ref().map(|rate| rate.value),
     })
+}
+
+/// Whether no part of an access key is there; half of one is told by [`s3_store`], a faulty one where it stands.
+fn lacks_access_key(reader: &Reader<'_>, keys: &keys::Headquarters) -> bool {
+    let Some(s3) = &keys.s3 else { return !reader.has_fault_at(&format!("{}.s3", keys.here.key)) };
+    let at = |key| format!("{}.{key}", s3.value.here.key);
+    let faulty = ["access_key_id", "secret_key_file", "secret_key"].iter().any(|key| reader.has_fault_at(&at(key)));
+    s3.value.access_key_id.is_none() && s3.value.secret_key_file.is_none() && !faulty
 }
 
 fn s3_store(reader: &mut Reader<'_>, keys: &keys::S3) -> S3 {

@@ -171,7 +171,7 @@ sections! {
         Optional endpoint: HttpUrl = "https://s3.hq.example.gov.pk:9000";
         /// Its region.
         Optional region: Text = "ap-south-1";
-        /// Access key id. From the environment when left out.
+        /// Access key id.
         Optional access_key_id: Text = "chowki-saddar";
         /// File that holds its secret access key.
         Optional secret_key_file: SecretFile = "hq-s3.secret";

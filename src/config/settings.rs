@@ -186,7 +186,7 @@ pub struct S3 {
     pub endpoint: Option<url::Url>,
     /// Region.
     pub region: Option<String>,
-    /// Access key id and its secret; from the environment when none are given.
+    /// Access key id and its secret.
     pub access_key: Option<(String, Secret)>,
     /// `endpoint/bucket/name` instead of `bucket.endpoint/name`: MinIO, Ceph.
     pub path_style: bool,

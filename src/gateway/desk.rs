@@ -13,26 +13,22 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
 use super::{
     board::{Board, Document},
     forwarder::Bell,
     hq::Headquarters,
-    ledger::{Ledger, Promises},
+    ledger::{Answer, Ledger, Promises},
     recorder::Recorders,
+    work::Work,
 };
 use crate::{
-    district::{
-        camera::CameraReport,
-        clock::Mono,
-        evidence::{EvidenceObject, Gap},
-        ids::{CameraId, IncidentId},
-    },
+    district::{camera::CameraReport, clock::Mono, ids::IncidentId},
     host::{clock, scope::Scope},
     incident::{
-        engine::{CommandError, Effect, Engine, Outputs},
+        engine::{Effect, Engine, Outputs},
         record::Command,
         supervision::Sign,
     },
@@ -43,21 +39,6 @@ use crate::{
 
 /// Inputs of one kind taken at a time.
 const TURN: usize = 256;
-
-/// What recorders, the forwarder and the API bring to the desk.
-#[derive(Debug)]
-pub enum Work {
-    /// An object of evidence is on disk.
-    Stored(IncidentId, CameraId, EvidenceObject),
-    /// Headquarters has an object of evidence.
-    Uploaded(IncidentId, CameraId, String),
-    /// Nobody holds an interval.
-    Gap(IncidentId, CameraId, Gap),
-    /// A recording has ended, having been ordered until then.
-    Ended(IncidentId, CameraId, Mono),
-    /// A step of headquarters, by HTTP.
-    Command(Command, oneshot::Sender<Result<(), CommandError>>),
-}
 
 /// Everything that comes to the desk.
 pub struct Inputs {
@@ -109,7 +90,17 @@ struct Turn {
     hq: Vec<events::Event>,
     cameras: Vec<CameraReport>,
     work: Vec<Work>,
-    disk: bool,
+}
+
+impl Turn {
+    fn drain(&mut self, inputs: &mut Inputs, presses: bool) {
+        if presses {
+            drain(&mut inputs.intake, &mut self.buttons);
+        }
+        drain(&mut inputs.events, &mut self.hq);
+        drain(&mut inputs.work, &mut self.work);
+        drain(&mut inputs.cameras, &mut self.cameras);
+    }
 }
 
 /// Takes what is there already, at most a turn's worth.
@@ -169,7 +160,7 @@ impl Desk {
             self.board.condition(condition.clone());
             self.hq.condition(condition);
         }
-        self.finish_turn(out, Vec::new());
+        self.finish_turn(out, Vec::new(), Vec::new());
         let mut open = Open { intake: true, events: true, work: true };
         while !scope.is_stopping() {
             let due = self.engine.next_timeout();
@@ -182,37 +173,36 @@ impl Desk {
                 n = inputs.events.recv_many(&mut turn.hq, TURN), if open.events => open.events = n > 0,
                 n = inputs.work.recv_many(&mut turn.work, TURN), if open.work => open.work = n > 0,
                 Some(report) = inputs.cameras.recv() => turn.cameras.push(report),
-                Ok(()) = inputs.disk.changed() => turn.disk = true,
+                // Looked at in every turn.
+                Ok(()) = inputs.disk.changed() => inputs.disk.mark_changed(),
                 () = until(due) => {}
                 () = tokio::time::sleep(Duration::from_millis(250)) => {}
                 () = &mut stopping => break,
             }
             // Whatever else is there already: however many presses come, nothing else starves.
-            if taking {
-                drain(&mut inputs.intake, &mut turn.buttons);
-            }
-            drain(&mut inputs.events, &mut turn.hq);
-            drain(&mut inputs.work, &mut turn.work);
-            drain(&mut inputs.cameras, &mut turn.cameras);
+            turn.drain(&mut inputs, taking);
             self.turn(turn, &mut inputs.disk);
         }
+        let mut last = Turn::default();
+        last.drain(&mut inputs, self.ledger.has_room());
+        self.turn(last, &mut inputs.disk);
         self.settle().await;
     }
 
     fn turn(&mut self, turn: Turn, disk: &mut watch::Receiver<Health>) {
-        let (mut out, mut replies) = (Outputs::default(), Vec::new());
+        let (mut out, mut replies, mut answers) = (Outputs::default(), Vec::new(), Vec::new());
         turn.cameras.into_iter().for_each(|report| self.camera(report));
         turn.buttons.into_iter().for_each(|event| self.button(event, &mut out, &mut replies));
         turn.hq.into_iter().for_each(|event| self.headquarters(event, &mut out));
-        turn.work.into_iter().for_each(|item| self.work(item, &mut out));
-        if turn.disk {
+        turn.work.into_iter().for_each(|item| self.work(item, &mut out, &mut answers));
+        if disk.has_changed().unwrap_or(false) {
             self.disk(disk, &mut out);
         }
         let now = clock::now();
         if self.engine.next_timeout().is_some_and(|due| due <= now.mono) {
             self.engine.timeout(now, &mut out);
         }
-        self.finish_turn(out, replies);
+        self.finish_turn(out, replies, answers);
     }
 
     // ---- inputs
@@ -268,7 +258,7 @@ impl Desk {
         self.engine.camera(report);
     }
 
-    fn work(&mut self, work: Work, out: &mut Outputs) {
+    fn work(&mut self, work: Work, out: &mut Outputs, answers: &mut Vec<Answer>) {
         match work {
             Work::Stored(incident, camera, object) => {
                 self.engine.evidence_stored(incident, &camera, object);
@@ -285,8 +275,7 @@ impl Desk {
                 }
             }
             Work::Command(command, reply) => {
-                // The caller may have hung up; the command is carried out all the same.
-                let _ = reply.send(self.engine.command(command, clock::now(), out));
+                answers.push((reply, self.engine.command(command, clock::now(), out)));
             }
         }
     }
@@ -314,7 +303,7 @@ impl Desk {
     // ---- outputs
 
     /// Sends the turn's outputs on their ways.
-    fn finish_turn(&mut self, out: Outputs, replies: Vec<intake::Accepted>) {
+    fn finish_turn(&mut self, out: Outputs, replies: Vec<intake::Accepted>, answers: Vec<Answer>) {
         for order in out.orders {
             self.recorders.order(order);
         }
@@ -327,7 +316,7 @@ impl Desk {
             let changed = if self.failing { Vec::new() } else { documents(&self.engine, &out.changed) };
             // Written here, while the disk works; those that are only shown, when somebody looks.
             changed.iter().for_each(|d| drop(d.json()));
-            Promises { replies, effects: out.effects, documents: changed, shown }
+            Promises { replies, answers, effects: out.effects, documents: changed, shown }
         };
         if let Some(free) = self.ledger.write(&out.records, out.changed.clone(), promises) {
             self.keep(free);
@@ -345,6 +334,10 @@ impl Desk {
         self.progress.presses.fetch_add(kept.replies.len() as u64, Ordering::Relaxed);
         for reply in kept.replies {
             reply.recorded();
+        }
+        for (reply, answer) in kept.answers {
+            // The caller may have hung up; the command is carried out all the same.
+            let _ = reply.send(answer);
         }
         self.put_out(kept.documents);
         for document in kept.shown {

@@ -18,12 +18,14 @@ use futures::{StreamExt, stream};
 use tokio::sync::{Notify, mpsc};
 use tracing::{debug, error, info, warn};
 
-use super::{board::Board, desk::Work, shelf};
+use super::{board::Board, shelf, work::Work};
 use crate::{
     district::{
-        clock::Mono,
+        clock::{Mono, Utc},
         evidence::CameraEvidence,
         ids::{CameraId, DistrictId, IncidentId},
+        incident::Incident,
+        press::Progress,
     },
     host::{clock, scope::Scope},
     spool::{MediaStore, ObjectRef},
@@ -92,26 +94,45 @@ pub struct Forwarder {
 struct Lists {
     /// Cameras whose playlist or manifest is behind.
     behind: BTreeMap<(IncidentId, CameraId), Behind>,
-    /// Revision of each incident's document that was last put.
-    documents: HashMap<IncidentId, u64>,
+    /// What was last put of each incident's document: its revision, and its state, which headquarters' PUBACK moves
+    /// without a revision.
+    documents: HashMap<IncidentId, (u64, Progress)>,
     /// Objects that headquarters refused, until when they rest.
     set_aside: HashMap<String, Mono>,
 }
 
-#[derive(Clone, Copy)]
-enum Behind {
-    /// Something was delivered since then.
-    Since(Mono),
+/// A camera's lists that are not final.
+#[derive(Clone, Copy, Default)]
+struct Behind {
+    /// When they were last put, or the first object was delivered.
+    since: Mono,
+    /// What they were last put for. None when an object was delivered since.
+    put_for: Option<Marks>,
     /// The gateway was restarted: headquarters may have it all.
-    AfterRestart,
+    after_restart: bool,
+}
+
+/// What stands in lists beside objects.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Marks {
+    ended: bool,
+    gaps: usize,
+    last_gap: Option<Utc>,
+}
+
+impl Marks {
+    fn of(evidence: &CameraEvidence) -> Self {
+        let last_gap = evidence.gaps.last().map(|g| g.to);
+        Self { ended: evidence.ended, gaps: evidence.gaps.len(), last_gap }
+    }
 }
 
 impl Behind {
-    fn due(self, now: Mono) -> bool {
-        match self {
-            Behind::Since(then) => now.since(then) >= PLAYLIST_EVERY,
-            Behind::AfterRestart => true,
-        }
+    fn due(&self, now: Mono, evidence: Option<&CameraEvidence>) -> bool {
+        // An incident that is no longer held: the entry goes.
+        let Some(evidence) = evidence else { return true };
+        let said = self.put_for == Some(Marks::of(evidence));
+        self.after_restart || (!said && now.since(self.since) >= PLAYLIST_EVERY)
     }
 }
 
@@ -153,7 +174,8 @@ impl Forwarder {
         let mut lists = Lists::default();
         for incident in self.board.incidents(None, usize::MAX) {
             for evidence in &incident.evidence {
-                lists.behind.insert((incident.id, evidence.camera.clone()), Behind::AfterRestart);
+                let behind = Behind { after_restart: true, ..Behind::default() };
+                lists.behind.insert((incident.id, evidence.camera.clone()), behind);
             }
         }
         lists
@@ -179,7 +201,7 @@ impl Forwarder {
             match result {
                 Ok(()) => {
                     let key = (object.meta.incident, object.meta.camera.clone());
-                    lists.behind.entry(key).or_insert(Behind::Since(now));
+                    lists.behind.entry(key).or_insert(Behind { since: now, ..Behind::default() }).put_for = None;
                 }
                 Err(e @ PutError::Refused { .. }) => {
                     error!(error = %e, object = %object, "set aside; the rest goes on");
@@ -191,8 +213,8 @@ impl Forwarder {
         match failure {
             Some(e) => Err(e),
             None => {
-                self.put_documents(lists).await?;
-                Ok(self.put_due_lists(lists).await? || found)
+                let listed = self.put_due_lists(lists).await?;
+                Ok(self.put_documents(lists).await? || listed || found)
             }
         }
     }
@@ -231,23 +253,30 @@ impl Forwarder {
         Ok(())
     }
 
-    /// Puts the lists that are behind and due. Whether one was put.
+    /// Puts the lists that are behind and due, the newest incidents' first, and no more than a round: evidence that came
+    /// meanwhile goes before the rest. Whether one was put.
     async fn put_due_lists(&self, lists: &mut Lists) -> Result<bool, PutError> {
         let now = clock::mono();
-        let due: Vec<_> =
-            lists.behind.iter().filter(|(_, b)| b.due(now)).map(|(key, behind)| (key.clone(), *behind)).collect();
-        for (key, behind) in &due {
+        let due: Vec<_> = lists
+            .behind
+            .iter()
+            .rev()
+            .map(|(key, behind)| (key.clone(), *behind, self.board.incident_of(key.0)))
+            .filter(|(key, behind, document)| behind.due(now, evidence(document.as_deref(), &key.1)))
+            .take(ROUND)
+            .collect();
+        for (key, behind, document) in &due {
             let (incident, camera) = key;
-            let document = self.board.incident_of(*incident);
-            let Some(evidence) = document.as_ref().and_then(|d| d.evidence.iter().find(|e| e.camera == *camera)) else {
+            let Some(evidence) = evidence(document.as_deref(), camera) else {
                 lists.behind.remove(key);
                 continue;
             };
-            if self.put_lists(*incident, evidence, matches!(behind, Behind::AfterRestart)).await? {
+            if self.put_lists(*incident, evidence, behind.after_restart).await? {
                 info!(%incident, %camera, "all evidence of this camera is at headquarters");
                 lists.behind.remove(key);
             } else {
-                lists.behind.insert(key.clone(), Behind::Since(now));
+                let put_for = Some(Marks::of(evidence));
+                lists.behind.insert(key.clone(), Behind { since: now, put_for, after_restart: false });
             }
         }
         Ok(!due.is_empty())
@@ -274,23 +303,29 @@ impl Forwarder {
         Ok(finished)
     }
 
-    /// `incident.json` of every incident whose revision is new.
-    async fn put_documents(&self, lists: &mut Lists) -> Result<(), PutError> {
+    /// `incident.json` of each incident that changed, the newest first, and no more than a round. Whether one was put.
+    async fn put_documents(&self, lists: &mut Lists) -> Result<bool, PutError> {
         let incidents = self.board.incidents(None, usize::MAX);
         lists.documents.retain(|id, _| incidents.iter().any(|i| i.id == *id));
         let known = &lists.documents;
-        let new: Vec<_> = incidents.iter().filter(|d| known.get(&d.id) != Some(&d.revision)).take(ROUND).collect();
-        for document in new {
+        let new: Vec<_> =
+            incidents.iter().filter(|d| known.get(&d.id) != Some(&(d.revision, d.state))).take(ROUND).collect();
+        for document in &new {
             let json = serde_json::to_vec_pretty(document.as_ref()).unwrap_or_default();
             let name = format!("{}/incidents/{}/incident.json", self.district, document.id);
             self.store.put(&name, Bytes::from(json)).await?;
-            lists.documents.insert(document.id, document.revision);
+            lists.documents.insert(document.id, (document.revision, document.state));
         }
-        Ok(())
+        Ok(!new.is_empty())
     }
 
     /// What the media log answered; a failure is logged, and asked again in the next round.
     fn asked<T>(&self, answer: Result<T, crate::spool::Error>) -> Option<T> {
         answer.inspect_err(|e| warn!(error = %e, "the media log")).ok()
     }
+}
+
+/// What a document says of a camera's evidence.
+fn evidence<'a>(document: Option<&'a Incident>, camera: &CameraId) -> Option<&'a CameraEvidence> {
+    document?.evidence.iter().find(|e| e.camera == *camera)
 }

@@ -9,13 +9,14 @@ use std::{
 };
 
 use futures::{StreamExt, stream::FuturesOrdered};
+use tokio::sync::oneshot;
 use tracing::{error, warn};
 
 use super::board::Document;
 use crate::{
     district::ids::IncidentId,
     incident::{
-        engine::{Effect, Engine},
+        engine::{CommandError, Effect, Engine},
         record::Record,
     },
     intake::Accepted,
@@ -28,14 +29,22 @@ const WAITING_LIMIT: usize = 4096;
 /// The journal is rewritten as a checkpoint when it has grown by so many bytes.
 const CHECKPOINT_AFTER: u64 = 64 << 20;
 
+/// Entries are handed to the journal in groups of about so many bytes: well below what its queue takes.
+const GROUP: usize = 1 << 20;
+
 /// The kind that a journal entry of ours has.
 const RECORD: u8 = 1;
+
+/// What a caller by HTTP is told of its command.
+pub type Answer = (oneshot::Sender<Result<(), CommandError>>, Result<(), CommandError>);
 
 /// What may be told once the records before it are synced.
 #[derive(Debug, Default)]
 pub struct Promises {
     /// PUBACKs.
     pub replies: Vec<Accepted>,
+    /// Answers to commands.
+    pub answers: Vec<Answer>,
     /// States for buttons, conditions for headquarters.
     pub effects: Vec<Effect>,
     /// Documents for headquarters and the board.
@@ -46,7 +55,8 @@ pub struct Promises {
 
 impl Promises {
     fn is_empty(&self) -> bool {
-        self.replies.is_empty() && self.effects.is_empty() && self.documents.is_empty() && self.shown.is_empty()
+        let told = self.effects.is_empty() && self.documents.is_empty() && self.shown.is_empty();
+        told && self.replies.is_empty() && self.answers.is_empty()
     }
 }
 
@@ -97,16 +107,22 @@ impl Ledger {
         about: BTreeSet<IncidentId>,
         promises: impl FnOnce() -> Promises,
     ) -> Option<Promises> {
-        let entries = entries(records);
-        let ticket = if entries.is_empty() || !self.unsent.is_empty() { None } else { self.append(&entries).ok() };
+        let mut groups = groups(entries(records));
+        let last = groups.pop().unwrap_or_default();
+        for group in groups {
+            self.waiting.push_back(about.clone());
+            self.unsent.push_back((group, Promises::default()));
+        }
+        self.hand_over();
+        let ticket = if last.is_empty() || !self.unsent.is_empty() { None } else { self.append(&last).ok() };
         let promises = promises();
-        if entries.is_empty() && (self.waiting.is_empty() || promises.is_empty()) {
+        if last.is_empty() && (self.waiting.is_empty() || promises.is_empty()) {
             return Some(promises);
         }
         self.waiting.push_back(about);
         match ticket {
             Some(ticket) => self.await_sync(ticket, promises),
-            None => self.unsent.push_back((entries, promises)),
+            None => self.unsent.push_back((last, promises)),
         }
         self.hand_over();
         None
@@ -164,8 +180,14 @@ impl Ledger {
         if self.grown < CHECKPOINT_AFTER || !self.unsent.is_empty() {
             return false;
         }
-        let Ok(ticket) = self.journal.checkpoint(entries(&engine.snapshot())) else { return false };
         self.grown = 0;
+        let ticket = match self.journal.checkpoint(entries(&engine.snapshot())) {
+            Ok(ticket) => ticket,
+            Err(e) => {
+                warn!(error = %e, "no checkpoint of the journal this time");
+                return false;
+            }
+        };
         self.waiting.push_back(BTreeSet::new());
         self.syncing.push_back(Box::pin(async move {
             // A disk that refuses the snapshot changes nothing: the older segments stay.
@@ -176,6 +198,23 @@ impl Ledger {
         }));
         true
     }
+}
+
+/// Cuts what is too much for one group. Every record counts by itself, so a crash between two groups loses only the end,
+/// and nothing of it was told.
+fn groups(entries: Vec<Entry>) -> Vec<Vec<Entry>> {
+    let (mut groups, mut bytes) = (vec![Vec::new()], 0);
+    for entry in entries {
+        if bytes > GROUP {
+            groups.push(Vec::new());
+            bytes = 0;
+        }
+        bytes += entry.payload.len();
+        if let Some(group) = groups.last_mut() {
+            group.push(entry);
+        }
+    }
+    groups
 }
 
 fn entries(records: &[Record]) -> Vec<Entry> {

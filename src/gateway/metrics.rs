@@ -12,7 +12,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use super::Shared;
+use super::facade::Shared;
 use crate::{
     district::{button::Presence, camera::CameraState},
     host::clock,

@@ -11,44 +11,46 @@
 
 pub mod board;
 pub mod desk;
+mod facade;
 pub mod feeds;
 pub mod forwarder;
 pub mod hq;
 pub mod ledger;
 mod metrics;
 pub mod recorder;
+mod settings;
 pub mod shelf;
 mod status;
 pub mod tls;
 pub mod watchdog;
+pub mod work;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+pub use facade::Facade;
 
-use tokio::sync::{mpsc, oneshot};
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use crate::{
-    config::{Config, District, Loaded, Objects},
-    district::inventory::Inventory,
+    config::{Config, Loaded},
     host::{clock, scope::Scope},
-    incident::{
-        engine::{CommandError, Engine, Settings as EngineSettings},
-        nearby::Choice,
-        record::Command,
-    },
-    intake::{self, Intake},
+    incident::engine::Engine,
+    intake::{self},
     spool::{self, Evicted, Journal, JournalSettings, MediaSettings, MediaStore},
-    uplink::{self, events, objects},
+    uplink::{self, events},
 };
 
 use self::{
     board::Board,
-    desk::{Desk, Inputs, Progress, Ways, Work},
+    desk::{Desk, Inputs, Progress, Ways},
+    facade::Shared,
     feeds::Feeds,
     forwarder::{Bell, Forwarded, Forwarder},
     hq::Headquarters,
     ledger::Ledger,
     recorder::Recorders,
+    work::Work,
 };
 
 /// Events of buttons that wait for the desk. When full, the connections wait: nothing is dropped.
@@ -116,11 +118,11 @@ impl Gateway {
             uplink: scope.child("uplink"),
             desk: scope.child("desk"),
         };
-        let intake_settings = intake_settings(&config)?;
-        let hq_settings = config.headquarters.as_ref().map(|hq| hq_settings(hq, &config)).transpose()?;
+        let intake_settings = settings::intake(&config)?;
+        let hq_settings = config.headquarters.as_ref().map(|hq| settings::headquarters(hq, &config)).transpose()?;
 
         let now = clock::now();
-        let mut engine = Engine::new(engine_settings(&config), inventory.clone(), now);
+        let mut engine = Engine::new(settings::engine(&config), inventory.clone(), now);
         let Spool { journal, media, evictions, replayed } = open_spool(&config, &mut engine, scope).await?;
 
         let board = Arc::new(Board::new(now.wall.unix_ms()));
@@ -201,7 +203,7 @@ impl Gateway {
             started: now.mono,
             scope: scope.clone(),
         };
-        let facade = Facade(Arc::new(shared));
+        let facade = Facade::new(shared);
         status::publish(facade.clone(), &scopes.uplink);
         watchdog::feed(progress, scope);
         Ok(Self { facade, scopes, journal, media })
@@ -283,143 +285,4 @@ fn watch_evictions(mut evictions: mpsc::Receiver<Vec<Evicted>>, work: mpsc::Send
             }
         }
     });
-}
-
-fn engine_settings(config: &Config) -> EngineSettings {
-    EngineSettings {
-        district: config.district.id.clone(),
-        boot: clock::boot_id().to_owned(),
-        before: config.evidence.before,
-        after: config.evidence.after,
-        choice: Choice { cameras: config.evidence.cameras, radius_m: config.evidence.radius_m },
-        debounce: config.evidence.debounce,
-        low_battery: config.supervision.low_battery,
-        alone: config.headquarters.is_none(),
-    }
-}
-
-fn intake_settings(config: &Config) -> Result<intake::Settings, Error> {
-    let broker = &config.broker;
-    let tls = broker.tls.as_ref().map(|tls| {
-        let config = tls::server(&tls.cert, &tls.key, tls.client_ca.as_deref())?;
-        Ok::<_, Error>(intake::Tls { listen: tls.listen, config, requires_certificate: tls.client_ca.is_some() })
-    });
-    let client = |c: &crate::config::BrokerClient| intake::LocalClient {
-        id: c.id.clone(),
-        password: c.password.clone(),
-        may_read: c.may_read.clone(),
-    };
-    Ok(intake::Settings {
-        plain: broker.listen,
-        tls: tls.transpose()?,
-        max_connections: broker.max_connections,
-        max_per_address: broker.max_per_address,
-        clients: broker.clients.iter().map(client).collect(),
-    })
-}
-
-fn hq_settings(hq: &crate::config::Headquarters, config: &Config) -> Result<(events::Settings, objects::Store), Error> {
-    let address = |a: &crate::config::MqttAddress| events::Address { host: a.host.clone(), port: a.port, tls: a.tls };
-    let ca = hq.ca.as_ref().map(|file| std::fs::read(file).map_err(|e| Error::File(file.display().to_string(), e)));
-    let ca = ca.transpose()?;
-    let mqtt = events::Settings {
-        login: hq.login.as_ref().map(|l| (l.username.clone(), l.password.clone())),
-        client_id: hq.client_id.clone(),
-        tls_roots: match &ca {
-            Some(pem) => Some(uplink::tls::client_config(Some(pem), None)?),
-            None => None,
-        },
-        ..events::Settings::new(config.district.id.clone(), hq.mqtt.iter().map(address).collect())
-    };
-    let url = match &hq.objects {
-        Objects::S3 { bucket, prefix } => format!("s3://{bucket}/{prefix}"),
-        Objects::File(dir) => format!("file://{}", dir.display()),
-    };
-    let s3 = hq.s3.clone().unwrap_or_default();
-    let objects = objects::Settings {
-        s3: objects::S3 {
-            endpoint: s3.endpoint.map(|u| u.to_string()),
-            region: s3.region,
-            access_key: s3.access_key,
-            virtual_hosted: !s3.path_style,
-            allow_http: false,
-            ca,
-        },
-        ..objects::Settings::new(url)
-    };
-    Ok((mqtt, objects::open(&objects)?))
-}
-
-/// A running gateway as the API sees it; cheap to clone.
-#[derive(Clone)]
-pub struct Facade(Arc<Shared>);
-
-struct Shared {
-    district: District,
-    inventory: Arc<Inventory>,
-    board: Arc<Board>,
-    feeds: Feeds,
-    intake: Intake,
-    journal: Journal,
-    media: MediaStore,
-    hq: Headquarters,
-    work: mpsc::Sender<Work>,
-    progress: Arc<Progress>,
-    counts: Arc<Forwarded>,
-    started: crate::district::clock::Mono,
-    scope: Scope,
-}
-
-impl Facade {
-    /// The district's name and bounds.
-    pub fn district(&self) -> &District {
-        &self.0.district
-    }
-
-    /// What stands in it.
-    pub fn inventory(&self) -> &Inventory {
-        &self.0.inventory
-    }
-
-    /// What is going on.
-    pub fn board(&self) -> &Board {
-        &self.0.board
-    }
-
-    /// Where buttons connect: plain MQTT, MQTT over TLS.
-    pub fn broker_addresses(&self) -> (Option<SocketAddr>, Option<SocketAddr>) {
-        self.0.intake.addresses()
-    }
-
-    /// A step of headquarters. `None` when the gateway is stopping.
-    pub async fn command(&self, command: Command) -> Option<Result<(), CommandError>> {
-        let (reply, answer) = oneshot::channel();
-        self.0.work.send(Work::Command(command, reply)).await.ok()?;
-        tokio::time::timeout(PATIENCE, answer).await.ok()?.ok()
-    }
-
-    /// The stored evidence of a camera for an incident. Blocks on files: call from a blocking thread.
-    pub fn media(&self) -> &MediaStore {
-        &self.0.media
-    }
-
-    /// The scope that requests may run blocking work in.
-    pub fn scope(&self) -> &Scope {
-        &self.0.scope
-    }
-
-    /// Resolves when the gateway stops.
-    pub fn stopping(&self) -> impl Future<Output = ()> + Send + use<> {
-        self.0.scope.stopping()
-    }
-
-    /// Why the gateway does not do its work, if it does not.
-    pub fn ailment(&self) -> Option<String> {
-        status::ailment(&self.0)
-    }
-
-    /// All metrics, OpenMetrics text.
-    pub fn metrics(&self) -> String {
-        metrics::render(&self.0)
-    }
 }

@@ -8,9 +8,9 @@ use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 use super::{
-    desk::Work,
     feeds::Feeds,
     shelf::{self, Whose},
+    work::Work,
 };
 use crate::{
     district::{
@@ -51,13 +51,15 @@ pub struct Recorders {
     store: MediaStore,
     work: mpsc::Sender<Work>,
     scope: Scope,
+    /// When this gateway began: what is missing before that, no gateway could record.
+    began: Mono,
     running: HashMap<(IncidentId, CameraId), (RecordOrder, watch::Sender<Mono>)>,
 }
 
 impl Recorders {
     /// None running yet.
     pub fn new(feeds: Feeds, store: MediaStore, work: mpsc::Sender<Work>, scope: Scope) -> Self {
-        Self { feeds, store, work, scope, running: HashMap::new() }
+        Self { feeds, store, work, scope, began: clock::mono(), running: HashMap::new() }
     }
 
     /// Begins a recording, or moves the end of the one that runs.
@@ -77,6 +79,7 @@ impl Recorders {
             store: self.store.clone(),
             work: self.work.clone(),
             scope: self.scope.clone(),
+            began: self.began,
         };
         self.running.insert(key, (order, until));
         self.scope.spawn("recording", job.run());
@@ -101,6 +104,7 @@ struct Job {
     store: MediaStore,
     work: mpsc::Sender<Work>,
     scope: Scope,
+    began: Mono,
 }
 
 impl Job {
@@ -123,17 +127,15 @@ impl Job {
         let Some(ring) = self.feeds.ring(&camera).cloned() else {
             warn!(%incident, %camera, "the camera is no longer in the config; nothing is recorded of it");
             let until = *self.until.borrow();
-            shelf.covered_until(self.wall_of(until), GapReason::CameraDown).await;
+            shelf.covered_until(self.wall_of(until)).await;
             return Some(until);
         };
         let resumed = !held.is_empty();
         // After a restart the ring begins anew; after an extension it still holds what came since.
         let start = if resumed { self.mono_of(shelf.covered).max(self.from) } else { self.from };
-        shelf.missing = match resumed {
-            true => GapReason::GatewayDown,
-            false if ring.newest().is_some_and(|at| clock::mono().since(at) < SENDING) => GapReason::BeforeRing,
-            false => GapReason::CameraDown,
-        };
+        if ring.newest().is_some_and(|at| clock::mono().since(at) < SENDING) {
+            shelf.missing = GapReason::BeforeRing;
+        }
         let mut caught = Caught::NotYet;
         let mut reader = ring.reader(Start::Arrived(start));
         let stopping = self.scope.stopping();
@@ -161,7 +163,7 @@ impl Job {
         }
         let until = *self.until.borrow();
         shelf.finish().await;
-        shelf.covered_until(self.wall_of(until), GapReason::CameraDown).await;
+        shelf.covered_until(self.wall_of(until)).await;
         Some(until)
     }
 
@@ -235,7 +237,9 @@ struct Shelf {
     covered: Utc,
     /// Where a recording that goes on after a restart went on: what was captured before is stored.
     resumed_at: Option<Utc>,
-    /// Why what is missing next is missing.
+    /// When this gateway began.
+    began: Utc,
+    /// Why what is missing next is missing, as far as this gateway ran.
     missing: GapReason,
 }
 
@@ -254,7 +258,8 @@ impl Shelf {
             syncing: FuturesOrdered::new(),
             covered,
             resumed_at: last,
-            missing: GapReason::BeforeRing,
+            began: job.wall_of(job.began),
+            missing: GapReason::CameraDown,
         }
     }
 
@@ -341,18 +346,31 @@ impl Shelf {
     }
 
     async fn cover(&mut self, from: Utc, to: Utc) {
-        if from.since(self.covered) > TOLERANCE {
-            self.gap(self.covered, from, self.missing).await;
-        }
+        self.hole(from).await;
         self.missing = GapReason::CameraDown;
         self.covered = self.covered.max(to);
     }
 
     /// Writes down what is missing at the end.
-    async fn covered_until(&mut self, end: Utc, reason: GapReason) {
-        if end.since(self.covered) > TOLERANCE {
-            self.gap(self.covered, end, reason).await;
-            self.covered = end;
+    async fn covered_until(&mut self, end: Utc) {
+        self.hole(end).await;
+        self.covered = self.covered.max(end);
+    }
+
+    /// Writes down what is missing between what is covered and `to`, if it is more than jitter.
+    async fn hole(&mut self, to: Utc) {
+        let mut from = self.covered;
+        if to.since(from) <= TOLERANCE {
+            return;
+        }
+        if from < self.began {
+            // The moment in which cameras connect belongs to the start.
+            let until = if to.since(self.began) <= TOLERANCE { to } else { self.began };
+            self.gap(from, until, GapReason::GatewayDown).await;
+            from = until;
+        }
+        if from < to {
+            self.gap(from, to, self.missing).await;
         }
     }
 

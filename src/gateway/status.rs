@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use super::{
-    Facade, Shared,
+    Facade,
     board::{Counts, Status},
+    facade::Shared,
     watchdog::HANGS_AFTER,
 };
 use crate::{
@@ -25,11 +26,11 @@ pub(super) fn publish(facade: Facade, scope: &Scope) {
         let mut revision = clock::wall().unix_ms();
         let mut told = None;
         loop {
-            let status = read(&facade.0).await;
+            let status = read(facade.shared()).await;
             if told.as_ref() != Some(&status) {
                 revision += 1;
-                facade.0.hq.status(&status, revision);
-                facade.0.board.status(status.clone());
+                facade.shared().hq.status(&status, revision);
+                facade.shared().board.status(status.clone());
                 told = Some(status);
             }
             tokio::select! {

@@ -10,7 +10,7 @@ use crate::district::{
     press::Progress,
 };
 
-use super::record::{Opened, PressKey, more_urgent};
+use super::record::{Anchor, Opened, PressKey, Reboot, more_urgent};
 
 /// How many keys of presses an incident remembers: a press that comes again later than that many others counts anew.
 pub const KEYS_KEPT: usize = 256;
@@ -37,6 +37,8 @@ pub struct Case {
     pub document: Incident,
     /// What its presses are recognised by, oldest first, at most [`KEYS_KEPT`].
     pub keys: VecDeque<PressKey>,
+    /// What its monotonic times mean.
+    pub anchor: Anchor,
     /// The evidence window.
     pub from: Mono,
     /// Its end.
@@ -60,14 +62,17 @@ pub struct Case {
 impl Case {
     /// The case that an [`Opened`] makes.
     pub fn new(opened: Opened) -> Self {
-        let Opened { document, keys, from, until, delivered } = opened;
+        let Opened { document, keys, from, until, delivered, anchor } = opened;
         // The first revision for evidence comes a while after the press, not with its first fragment.
-        let published = Mono::from_boot(Duration::from_millis(document.pressed_at.monotonic_ms));
+        let pressed = &document.pressed_at;
+        let published = Mono::from_boot(Duration::from_millis(pressed.monotonic_ms));
+        let anchor = anchor.unwrap_or_else(|| Anchor { boot: pressed.boot.clone(), mono: published, wall: pressed.at });
         let told = delivered >= document.revision;
         let untold = document.presses.iter().filter(|_| !told).map(|p| (p.press.clone(), document.revision)).collect();
         Self {
             document,
             keys: keys.into(),
+            anchor,
             from,
             until,
             delivered,
@@ -93,6 +98,19 @@ impl Case {
             from: self.from,
             until: self.until,
             delivered: self.delivered,
+            anchor: Some(self.anchor.clone()),
+        }
+    }
+
+    /// The gateway was started again. What headquarters has of it, it still has under the new revision.
+    pub fn resumed(&mut self, revision: u64, reboot: Option<Reboot>) {
+        if self.delivered >= self.document.revision {
+            self.delivered = self.delivered.max(revision);
+        }
+        self.document.revision = self.document.revision.max(revision);
+        if let Some(Reboot { anchor, until }) = reboot {
+            (self.from, self.until, self.published) = (anchor.mono, until, anchor.mono);
+            self.anchor = anchor;
         }
     }
 
@@ -132,10 +150,10 @@ impl Case {
         if until <= self.until {
             return;
         }
-        let longer = until.since(self.until);
         self.until = until;
+        let to = self.anchor.wall.after(until.since(self.anchor.mono));
         for evidence in &mut self.document.evidence {
-            evidence.to = evidence.to.after(longer);
+            evidence.to = evidence.to.max(to);
             evidence.ended = false;
             evidence.complete = false;
         }

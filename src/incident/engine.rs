@@ -5,7 +5,7 @@
 //! made exactly once: a press is known by its key, and the incident's id is derived from it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    collections::{BTreeSet, HashMap},
     sync::Arc,
     time::Duration,
 };
@@ -16,15 +16,17 @@ use crate::district::{
     clock::{Mono, Now},
     evidence::{CameraEvidence, DOCUMENT_OBJECTS, EvidenceObject, Gap},
     ids::{ButtonId, CameraId, DistrictId, IncidentId, PressId},
-    incident::{ButtonSummary, CameraRole, Incident, LinkedCamera, PressEntry, PressedAt, TimelineEntry},
+    incident::{ButtonSummary, Incident, LinkedCamera, PressEntry, PressedAt, TimelineEntry},
     inventory::{Button, Inventory},
     press::{Press, PressKind, Progress, StateMessage},
 };
 
 use super::{
     case::{Case, RecordOrder},
+    cases::{Cases, payload_name},
+    link::link,
     nearby::{Choice, Nearby},
-    record::{Command, Opened, PressKey, Record, Verb},
+    record::{Anchor, COMMAND_ID, COMMANDER, Command, Opened, PressKey, Reboot, Record, Verb},
     supervision::{Sign, Supervision},
 };
 
@@ -49,18 +51,16 @@ pub struct Settings {
     pub alone: bool,
 }
 
+/// While the disk fails, documents are put out whose revisions no journal holds. A start leaves room for so many, so that
+/// none of them is given again to something else.
+const REVISIONS_UNWRITTEN: u64 = 10_000;
+
 /// Evidence alone makes a new revision at most this often.
 const EVIDENCE_REVISION: Duration = Duration::from_secs(2);
 
 /// A press that joins waits so long at most for headquarters to acknowledge the one before it: of presses that come faster
 /// than headquarters answers it reads the latest.
 const ANSWER_WAIT: Duration = Duration::from_millis(250);
-
-/// Closed and finished incidents kept in memory for the page; older ones are in the journal.
-const FINISHED_KEPT: usize = 256;
-
-/// Ids of commands remembered, so that a repeat is one command.
-const COMMANDS_KEPT: usize = 1024;
 
 /// What the world is told once the records before it are synced.
 #[derive(Debug, Clone, PartialEq)]
@@ -95,6 +95,9 @@ pub enum CommandError {
     /// The command names no button of this district.
     #[error("no button {0} in this district")]
     NoButton(String),
+    /// The command's id is longer than can be remembered.
+    #[error("a command's id has at most {COMMAND_ID} bytes, this one has {0}")]
+    LongId(usize),
 }
 
 /// The state of a district.
@@ -105,12 +108,7 @@ pub struct Engine {
     nearby: Nearby,
     supervision: Supervision,
     cameras: HashMap<CameraId, CameraState>,
-    cases: BTreeMap<IncidentId, Case>,
-    /// The open incident of each button; tests apart from the real.
-    open: HashMap<(ButtonId, bool), IncidentId>,
-    keys: HashMap<(ButtonId, PressId), IncidentId>,
-    latest_payload: HashMap<ButtonId, (String, Mono, IncidentId)>,
-    commands: VecDeque<String>,
+    cases: Cases,
     evidence_due: BTreeSet<(Mono, IncidentId)>,
     /// Incidents with presses that are put out by then at the latest.
     presses_due: BTreeSet<(Mono, IncidentId)>,
@@ -123,14 +121,10 @@ impl Engine {
         Self {
             nearby: Nearby::new(inventory.cameras()),
             supervision: Supervision::new(&inventory, settings.low_battery, now),
+            cases: Cases::new(settings.boot.clone()),
             settings,
             inventory,
             cameras: HashMap::new(),
-            cases: BTreeMap::new(),
-            open: HashMap::new(),
-            keys: HashMap::new(),
-            latest_payload: HashMap::new(),
-            commands: VecDeque::new(),
             evidence_due: BTreeSet::new(),
             presses_due: BTreeSet::new(),
             journal_failing: false,
@@ -141,7 +135,7 @@ impl Engine {
 
     /// An incident's document, short enough for any link. While the disk is failing, what it has not taken reads `received`.
     pub fn document(&self, id: IncidentId) -> Option<Incident> {
-        let case = self.cases.get(&id)?;
+        let case = self.cases.get(id)?;
         let mut document = case.document.clone();
         let objects = DOCUMENT_OBJECTS / document.evidence.len().max(1);
         document.evidence.iter_mut().for_each(|e| e.shorten(objects));
@@ -153,7 +147,7 @@ impl Engine {
 
     /// Every incident in memory, oldest first.
     pub fn incidents(&self) -> impl Iterator<Item = IncidentId> {
-        self.cases.keys().copied()
+        self.cases.ids()
     }
 
     /// Every camera of every incident that evidence is kept of.
@@ -167,7 +161,7 @@ impl Engine {
 
     /// How many incidents are open.
     pub fn open_incidents(&self) -> usize {
-        self.open.len()
+        self.cases.open_count()
     }
 
     /// Every button's condition.
@@ -177,10 +171,8 @@ impl Engine {
 
     /// The journal's records that make this state: a checkpoint.
     pub fn snapshot(&self) -> Vec<Record> {
-        let cases = self.cases.values().map(|c| Record::Opened(Box::new(c.snapshot())));
         let conditions = self.supervision.conditions().filter(|c| c.revision > 0).cloned().map(Record::Condition);
-        let commands = Record::Commands { ids: self.commands.iter().cloned().collect() };
-        cases.chain(conditions).chain([commands]).collect()
+        self.cases.snapshot().chain(conditions).collect()
     }
 
     // ---- replay
@@ -192,20 +184,18 @@ impl Engine {
 
     /// Takes evidence that the media log holds, after the journal is replayed.
     pub fn replay_evidence(&mut self, incident: IncidentId, camera: &CameraId, object: EvidenceObject) {
-        if let Some(case) = self.cases.get_mut(&incident) {
+        if let Some(case) = self.cases.get_mut(incident) {
             case.object(camera, object);
         }
     }
 
     /// After replay: tells again what may not have been heard, and resumes recordings.
     pub fn resume(&mut self, now: Now, out: &mut Outputs) {
-        for (id, case) in &mut self.cases {
-            if case.document.pressed_at.boot != self.settings.boot {
-                let rest = case.document.evidence.iter().map(|e| e.to.since(now.wall)).max().unwrap_or_default();
-                case.from = now.mono;
-                case.until = now.mono + rest.min(self.settings.after);
-            }
-            if case.delivered < case.document.revision || case.evidence_changed {
+        for record in self.resumptions(now) {
+            self.record(record, out);
+        }
+        for (id, case) in self.cases.iter() {
+            if case.delivered < case.document.revision {
                 out.changed.insert(*id);
             }
             out.orders.extend(case.orders().filter(|(_, ended)| !ended).map(|(order, _)| order));
@@ -217,6 +207,24 @@ impl Engine {
         }
         let due: Vec<_> = self.cases.iter().filter(|(_, c)| c.evidence_changed).map(|(id, _)| *id).collect();
         self.evidence_due.extend(due.into_iter().map(|id| (now.mono, id)));
+        for id in self.cases.ids().collect::<Vec<_>>() {
+            self.close_finished_test(id, now, out);
+        }
+    }
+
+    /// For every incident that goes on, or whose monotonic times are another boot's: from where it goes on.
+    fn resumptions(&self, now: Now) -> Vec<Record> {
+        let resumption = |(id, case): (&IncidentId, &Case)| {
+            let reboot = (case.anchor.boot != self.settings.boot).then(|| {
+                let rest = case.document.evidence.iter().map(|e| e.to.since(now.wall)).max().unwrap_or_default();
+                let anchor = Anchor { boot: self.settings.boot.clone(), mono: now.mono, wall: now.wall };
+                Reboot { anchor, until: now.mono + rest.min(self.settings.after) }
+            });
+            let goes_on = !case.finished(self.settings.alone);
+            let revision = case.document.revision + if goes_on { REVISIONS_UNWRITTEN } else { 0 };
+            (goes_on || reboot.is_some()).then_some(Record::Resumed { incident: *id, revision, reboot })
+        };
+        self.cases.iter().filter_map(resumption).collect()
     }
 
     // ---- inputs
@@ -224,21 +232,23 @@ impl Engine {
     /// A press came in. What is told of it waits for the journal; the recordings do not.
     pub fn press(&mut self, press: Press, out: &mut Outputs) {
         let Some(button) = self.inventory.button(&press.button).cloned() else { return };
-        if let Some(incident) = self.known(&press) {
+        if let Some(incident) = self.cases.known(&press, self.settings.debounce) {
             // Told again, for a device that has not heard it; nothing else changes.
             self.tell_press(&button.id, press.press.clone(), incident, out);
             return;
         }
         let key = match &press.press {
             Some(id) => PressKey::Id(id.clone()),
-            None => PressKey::Payload { hash: hex(&press.payload_hash), at: press.received.mono },
+            None => PressKey::Payload { hash: payload_name(&press), at: press.received.mono },
         };
         let test = press.kind == PressKind::Test;
-        let incident = match self.open.get(&(button.id.clone(), test)) {
-            Some(&incident) => self.join(incident, &press, key, out),
+        let incident = match self.cases.open_of(&button.id, test) {
+            Some(incident) => self.join(incident, &press, key, out),
             None => self.make(&button, &press, key, out),
         };
+        let now = press.received;
         self.tell_press(&button.id, press.press, incident, out);
+        self.close_finished_test(incident, now, out);
     }
 
     /// A sign of a button's life.
@@ -255,7 +265,7 @@ impl Engine {
 
     /// Headquarters' broker acknowledged a revision of an incident's document.
     pub fn delivered(&mut self, incident: IncidentId, revision: u64, now: Now, out: &mut Outputs) {
-        let Some(case) = self.cases.get(&incident) else { return };
+        let Some(case) = self.cases.get(incident) else { return };
         if revision <= case.delivered {
             return;
         }
@@ -271,7 +281,7 @@ impl Engine {
             out.shown.insert(incident);
         }
         self.record(Record::Delivered { incident, revision, at: now.wall }, out);
-        if self.cases.get(&incident).is_some_and(|c| c.behind && c.sent.0 <= revision) {
+        if self.cases.get(incident).is_some_and(|c| c.behind && c.sent.0 <= revision) {
             self.put_out_presses(incident, now.mono, out);
         }
         self.close_finished_test(incident, now, out);
@@ -279,13 +289,17 @@ impl Engine {
 
     /// A step that headquarters commands, by MQTT or by HTTP.
     pub fn command(&mut self, command: Command, now: Now, out: &mut Outputs) -> Result<(), CommandError> {
-        if command.id.as_ref().is_some_and(|id| self.commands.contains(id)) {
+        if command.id.as_ref().is_some_and(|id| self.cases.knows_command(id)) {
             return Ok(());
         }
+        if let Some(id) = command.id.as_ref().filter(|id| id.len() > COMMAND_ID) {
+            return Err(CommandError::LongId(id.len()));
+        }
+        let command = Command { by: command.by.chars().take(COMMANDER).collect(), ..command };
         if command.command == Verb::TestPress {
             return self.test_press(command, now, out);
         }
-        let known = command.incident.filter(|i| self.cases.contains_key(i));
+        let known = command.incident.filter(|i| self.cases.get(*i).is_some());
         let Some(incident) = known else {
             return Err(CommandError::NoIncident(command.incident.map(|i| i.to_string()).unwrap_or_default()));
         };
@@ -297,6 +311,7 @@ impl Engine {
                 let until = now.mono + self.settings.after;
                 let Command { by, id, .. } = command;
                 self.record(Record::Extended { incident, until, at: now.wall, by, command: id }, out);
+                self.schedule_evidence(incident);
                 self.order(incident, out);
                 return Ok(());
             }
@@ -317,7 +332,7 @@ impl Engine {
 
     /// Nobody holds an interval of a camera's evidence.
     pub fn evidence_gap(&mut self, incident: IncidentId, camera: &CameraId, gap: Gap, out: &mut Outputs) {
-        if self.cases.contains_key(&incident) {
+        if self.cases.get(incident).is_some() {
             self.record(Record::Gap { incident, camera: camera.clone(), gap }, out);
             self.schedule_evidence(incident);
         }
@@ -325,7 +340,7 @@ impl Engine {
 
     /// Recording of a camera for an incident has ended.
     pub fn evidence_ended(&mut self, incident: IncidentId, camera: &CameraId, now: Now, out: &mut Outputs) {
-        if self.cases.contains_key(&incident) {
+        if self.cases.get(incident).is_some() {
             self.record(Record::EvidenceEnded { incident, camera: camera.clone() }, out);
             self.schedule_evidence(incident);
             self.close_finished_test(incident, now, out);
@@ -337,7 +352,7 @@ impl Engine {
     pub fn journal_failed(&mut self, waiting: impl IntoIterator<Item = IncidentId>, out: &mut Outputs) {
         self.journal_failing = true;
         for incident in waiting {
-            if let Some(case) = self.cases.get_mut(&incident) {
+            if let Some(case) = self.cases.get_mut(incident) {
                 case.unstored = true;
                 out.changed.insert(incident);
             }
@@ -368,7 +383,7 @@ impl Engine {
         }
         while let Some(&(at, incident)) = self.presses_due.first().filter(|(at, _)| *at <= now.mono) {
             self.presses_due.remove(&(at, incident));
-            if self.cases.get(&incident).is_some_and(|c| c.behind) {
+            if self.cases.get(incident).is_some_and(|c| c.behind) {
                 self.put_out_presses(incident, now.mono, out);
             }
         }
@@ -380,29 +395,17 @@ impl Engine {
             self.revise(incident, now, out);
             self.close_finished_test(incident, now, out);
         }
-        self.forget_finished();
+        self.cases.forget_finished(self.settings.alone);
     }
 
     // ---- how it decides
-
-    /// The incident that already has this press.
-    fn known(&self, press: &Press) -> Option<IncidentId> {
-        match &press.press {
-            Some(id) => self.keys.get(&(press.button.clone(), id.clone())).copied(),
-            None => {
-                let (hash, at, incident) = self.latest_payload.get(&press.button)?;
-                let again = press.received.mono.since(*at) <= self.settings.debounce;
-                (again && *hash == hex(&press.payload_hash)).then_some(*incident)
-            }
-        }
-    }
 
     fn join(&mut self, incident: IncidentId, press: &Press, key: PressKey, out: &mut Outputs) -> IncidentId {
         let until = press.received.mono + self.settings.after;
         self.record(Record::Joined { incident, entry: entry(press), key, until }, out);
         self.order(incident, out);
         let now = press.received.mono;
-        if let Some(case) = self.cases.get_mut(&incident)
+        if let Some(case) = self.cases.get_mut(incident)
             && case.sent.0 > case.delivered
             && now < case.sent.1 + ANSWER_WAIT
             && !out.changed.contains(&incident)
@@ -417,7 +420,7 @@ impl Engine {
 
     /// Puts out the document with every press so far.
     fn put_out_presses(&mut self, incident: IncidentId, now: Mono, out: &mut Outputs) {
-        let Some(case) = self.cases.get_mut(&incident) else { return };
+        let Some(case) = self.cases.get_mut(incident) else { return };
         case.sent = (case.document.revision, now);
         case.behind = false;
         out.changed.insert(incident);
@@ -426,7 +429,8 @@ impl Engine {
     fn make(&mut self, button: &Arc<Button>, press: &Press, key: PressKey, out: &mut Outputs) -> IncidentId {
         let id = IncidentId::derive(press.received.wall.unix_ms(), &key.derivation(&button.id));
         let now = press.received;
-        let cameras = self.link(button, id);
+        let healthy = |id: &CameraId| self.cameras.get(id).is_some_and(|s| s.healthy());
+        let cameras = link(button, id, self.nearby.rank(button.at, self.settings.choice, healthy), healthy);
         let (from, to) = (now.wall.before(self.settings.before), now.wall.after(self.settings.after));
         let evidence = |c: &LinkedCamera| CameraEvidence::asked(c.id.clone(), from, to);
         let document = Incident {
@@ -456,54 +460,15 @@ impl Engine {
             }],
         };
         let (from, until) = (now.mono.before(self.settings.before), now.mono + self.settings.after);
-        self.record(Record::Opened(Box::new(Opened { document, keys: vec![key], from, until, delivered: 0 })), out);
+        let opened = Opened { document, keys: vec![key], from, until, delivered: 0, anchor: None };
+        self.record(Record::Opened(Box::new(opened)), out);
         self.order(id, out);
         self.put_out_presses(id, now.mono, out);
         id
     }
 
-    /// The unit's own camera first, then those nearby.
-    fn link(&self, button: &Button, incident: IncidentId) -> Vec<LinkedCamera> {
-        let healthy = |id: &CameraId| self.cameras.get(id).is_some_and(|s| s.healthy());
-        let evidence = |id: &CameraId| format!("/v1/incidents/{incident}/cameras/{id}/index.m3u8");
-        let unit = button.unit.iter().map(|_| {
-            let id = CameraId::of_unit(&button.id);
-            let healthy = healthy(&id);
-            let health = if healthy { "live" } else { "no pictures when ranked" };
-            LinkedCamera {
-                name: format!("{}: unit", button.name),
-                role: CameraRole::Unit,
-                at: button.at,
-                distance_m: 0.0,
-                bearing_deg: 0.0,
-                sees_button: true,
-                healthy,
-                recorded: true,
-                reason: format!("the button's own camera, {health}; recorded"),
-                live: None,
-                evidence: evidence(&id),
-                id,
-            }
-        });
-        let nearby = self.nearby.rank(button.at, self.settings.choice, healthy).into_iter().map(|r| LinkedCamera {
-            id: r.camera.id.clone(),
-            name: r.camera.name.clone(),
-            role: CameraRole::Nearby,
-            at: r.camera.at,
-            distance_m: (r.distance_m * 10.0).round() / 10.0,
-            bearing_deg: (r.bearing.degrees() * 10.0).round() / 10.0,
-            sees_button: r.sees,
-            healthy: r.healthy,
-            recorded: r.chosen,
-            reason: r.reason,
-            live: None,
-            evidence: evidence(&r.camera.id),
-        });
-        unit.chain(nearby).collect()
-    }
-
     fn tell_press(&self, button: &ButtonId, press: Option<PressId>, incident: IncidentId, out: &mut Outputs) {
-        let Some(case) = self.cases.get(&incident) else { return };
+        let Some(case) = self.cases.get(incident) else { return };
         let told = StateMessage { press, incident, state: Progress::Recorded };
         if case.document.state > Progress::Recorded && case.document.state != Progress::Delivered {
             let further = StateMessage { state: case.document.state, ..told.clone() };
@@ -519,8 +484,12 @@ impl Engine {
         let Some(button) = known else {
             return Err(CommandError::NoButton("(field `button`)".into()));
         };
-        let id = command.id.as_deref().unwrap_or("command");
-        let payload = IncidentId::derive(now.wall.unix_ms(), id.as_bytes()).to_string();
+        // A command with an id is one press, whenever and how often it comes.
+        let payload = match &command.id {
+            Some(id) => IncidentId::derive(0, id.as_bytes()),
+            None => IncidentId::derive(now.wall.unix_ms(), b"command"),
+        };
+        let payload = payload.to_string();
         let press = Press {
             button,
             press: payload.parse().ok(),
@@ -530,7 +499,9 @@ impl Engine {
             received: now,
         };
         self.press(press, out);
-        self.remember(command.id);
+        if let Some(id) = command.id {
+            self.record(Record::Commands { ids: vec![id] }, out);
+        }
         Ok(())
     }
 
@@ -543,7 +514,7 @@ impl Engine {
         now: Now,
         out: &mut Outputs,
     ) {
-        let Some(case) = self.cases.get(&incident) else { return };
+        let Some(case) = self.cases.get(incident) else { return };
         if case.document.state == Progress::Closed {
             return;
         }
@@ -559,8 +530,9 @@ impl Engine {
 
     /// A test needs no operator to end it: it closes when it has travelled the whole way.
     fn close_finished_test(&mut self, incident: IncidentId, now: Now, out: &mut Outputs) {
-        let Some(case) = self.cases.get(&incident) else { return };
-        if case.document.test && case.open() && case.delivered > 0 && case.all_ended() {
+        let Some(case) = self.cases.get(incident) else { return };
+        let travelled = case.delivered > 0 || self.settings.alone;
+        if case.document.test && case.open() && travelled && case.all_ended() {
             self.step(incident, Progress::Closed, "chowki: the test is over".into(), None, now, out);
         }
     }
@@ -572,19 +544,19 @@ impl Engine {
 
     /// Orders the recordings of an incident, or moves their end.
     fn order(&mut self, incident: IncidentId, out: &mut Outputs) {
-        let Some(case) = self.cases.get(&incident) else { return };
+        let Some(case) = self.cases.get(incident) else { return };
         out.orders.extend(case.orders().map(|(order, _)| order));
     }
 
     fn with_evidence(&mut self, incident: IncidentId, change: impl FnOnce(&mut Case)) {
-        if let Some(case) = self.cases.get_mut(&incident) {
+        if let Some(case) = self.cases.get_mut(incident) {
             change(case);
             self.schedule_evidence(incident);
         }
     }
 
     fn schedule_evidence(&mut self, incident: IncidentId) {
-        let Some(case) = self.cases.get(&incident) else { return };
+        let Some(case) = self.cases.get(incident) else { return };
         let due = (case.published + EVIDENCE_REVISION, incident);
         if case.evidence_changed {
             self.evidence_due.insert(due);
@@ -592,7 +564,7 @@ impl Engine {
     }
 
     fn revise(&mut self, incident: IncidentId, now: Now, out: &mut Outputs) {
-        let Some(case) = self.cases.get_mut(&incident) else { return };
+        let Some(case) = self.cases.get_mut(incident) else { return };
         if !case.evidence_changed {
             return;
         }
@@ -603,163 +575,26 @@ impl Engine {
         out.changed.insert(incident);
     }
 
-    /// Lets the oldest finished incidents go from memory.
-    fn forget_finished(&mut self) {
-        if self.cases.len() <= FINISHED_KEPT {
-            return;
-        }
-        let over = self.cases.len() - FINISHED_KEPT;
-        let gone: Vec<_> =
-            self.cases.iter().filter(|(_, c)| c.finished(self.settings.alone)).map(|(id, _)| *id).take(over).collect();
-        for case in gone.into_iter().filter_map(|id| self.cases.remove(&id)) {
-            let button = case.document.button.id;
-            for key in case.keys {
-                if let PressKey::Id(id) = key {
-                    self.keys.remove(&(button.clone(), id));
-                }
-            }
-        }
-    }
-
     /// Puts a record out and applies it: the one way that state changes.
     fn record(&mut self, record: Record, out: &mut Outputs) {
         out.records.push(record.clone());
         let incident = self.apply(record);
-        if let Some(case) = incident.filter(|_| self.journal_failing).and_then(|i| self.cases.get_mut(&i)) {
+        if let Some(case) = incident.filter(|_| self.journal_failing).and_then(|i| self.cases.get_mut(i)) {
             case.unstored = true;
         }
     }
 
-    /// Applies a record; returns the incident it is about.
     fn apply(&mut self, record: Record) -> Option<IncidentId> {
         match record {
-            Record::Opened(opened) => return Some(self.admit(*opened)),
             Record::Condition(condition) => {
                 self.supervision.replay(condition);
-                return None;
+                None
             }
-            Record::Commands { ids } => {
-                ids.into_iter().for_each(|id| self.remember(Some(id)));
-                return None;
-            }
-            Record::Joined { incident, entry, key, until } => {
-                let case = self.cases.get_mut(&incident)?;
-                let button = case.document.button.id.clone();
-                let same_boot = case.document.pressed_at.boot == self.settings.boot;
-                if let Some(PressKey::Id(oldest)) = case.join(entry, key.clone(), until) {
-                    self.keys.remove(&(button.clone(), oldest));
-                }
-                self.index_key(button, &key, incident, same_boot);
-                Some(incident)
-            }
-            Record::Delivered { incident, revision, at } => {
-                let case = self.cases.get_mut(&incident)?;
-                case.delivered = case.delivered.max(revision);
-                case.document.revision = case.document.revision.max(revision);
-                case.untold.retain(|(_, r)| *r > revision);
-                if case.document.state < Progress::Delivered {
-                    case.document.state = Progress::Delivered;
-                    case.note(at, "delivered: headquarters has it".into(), "headquarters' PUBACK");
-                }
-                Some(incident)
-            }
-            Record::Step { incident, step, at, by, command } => {
-                let case = self.cases.get_mut(&incident)?;
-                case.document.state = case.document.state.max(step);
-                case.document.revision += 1;
-                let proof = command.as_deref().map_or_else(|| "journal".into(), |c| format!("command {c}"));
-                let who = if by.is_empty() { "headquarters".to_owned() } else { by };
-                case.note(at, format!("{} by {who}", name(step)), &proof);
-                if step == Progress::Closed {
-                    let slot = (case.document.button.id.clone(), case.document.test);
-                    self.open.remove(&slot);
-                }
-                self.remember(command);
-                Some(incident)
-            }
-            Record::Extended { incident, until, at, by, command } => {
-                let case = self.cases.get_mut(&incident)?;
-                case.extend(until);
-                case.note(at, format!("recording extended by {by}"), "journal");
-                case.evidence_changed = true;
-                self.remember(command);
-                self.schedule_evidence(incident);
-                Some(incident)
-            }
-            Record::Gap { incident, camera, gap } => {
-                self.cases.get_mut(&incident)?.gap(&camera, gap);
-                Some(incident)
-            }
-            Record::EvidenceEnded { incident, camera } => {
-                self.cases.get_mut(&incident)?.evidence_ended(&camera);
-                Some(incident)
-            }
-            Record::Revised { incident, revision } => {
-                let case = self.cases.get_mut(&incident)?;
-                case.document.revision = case.document.revision.max(revision);
-                Some(incident)
-            }
-            Record::Stored { incident } => {
-                let case = self.cases.get_mut(&incident)?;
-                case.document.revision += 1;
-                case.unstored = false;
-                Some(incident)
-            }
+            record => self.cases.apply(record),
         }
-    }
-
-    fn admit(&mut self, opened: Opened) -> IncidentId {
-        let case = Case::new(opened);
-        let id = case.document.id;
-        let button = case.document.button.id.clone();
-        let same_boot = case.document.pressed_at.boot == self.settings.boot;
-        for key in &case.keys {
-            self.index_key(button.clone(), key, id, same_boot);
-        }
-        if case.open() {
-            self.open.insert((button, case.document.test), id);
-        }
-        self.cases.insert(id, case);
-        id
-    }
-
-    fn index_key(&mut self, button: ButtonId, key: &PressKey, incident: IncidentId, same_boot: bool) {
-        match key {
-            PressKey::Id(id) => {
-                self.keys.insert((button, id.clone()), incident);
-            }
-            PressKey::Payload { hash, at } if same_boot => {
-                self.latest_payload.insert(button, (hash.clone(), *at, incident));
-            }
-            PressKey::Payload { .. } => {}
-        }
-    }
-
-    fn remember(&mut self, command: Option<String>) {
-        let Some(id) = command else { return };
-        if self.commands.len() >= COMMANDS_KEPT {
-            self.commands.pop_front();
-        }
-        self.commands.push_back(id);
     }
 }
 
 fn entry(press: &Press) -> PressEntry {
     PressEntry { press: press.press.clone(), at: press.received.wall, kind: press.kind }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
-}
-
-fn name(step: Progress) -> &'static str {
-    match step {
-        Progress::Received => "received",
-        Progress::Recorded => "recorded",
-        Progress::Delivered => "delivered",
-        Progress::Seen => "seen",
-        Progress::Answered => "answered",
-        Progress::Dispatched => "help dispatched",
-        Progress::Closed => "closed",
-    }
 }

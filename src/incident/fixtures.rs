@@ -53,16 +53,25 @@ pub fn at(ms: u64) -> Now {
     }
 }
 
+/// As [`at`], in another boot, which began an hour after it; the clock on the wall goes on.
+pub fn rebooted(ms: u64) -> Now {
+    Now { mono: Mono::from_boot(Duration::from_millis(ms)), ..at(3_600_000 + ms) }
+}
+
 pub fn engine(buttons: usize, cameras: usize) -> Engine {
+    engine_of("boot-1", false, buttons, cameras)
+}
+
+pub fn engine_of(boot: &str, alone: bool, buttons: usize, cameras: usize) -> Engine {
     let settings = Settings {
         district: "saddar".parse().unwrap(),
-        boot: "boot-1".into(),
+        boot: boot.into(),
         before: Duration::from_secs(30),
         after: Duration::from_secs(60),
         choice: Choice { cameras: 4, radius_m: 150.0 },
         debounce: Duration::from_secs(2),
         low_battery: 0.2,
-        alone: false,
+        alone,
     };
     Engine::new(settings, Arc::new(inventory(buttons, cameras)), at(0))
 }

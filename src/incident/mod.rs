@@ -7,7 +7,9 @@
 //! ```
 
 pub mod case;
+pub mod cases;
 pub mod engine;
+pub mod link;
 pub mod nearby;
 pub mod record;
 pub mod supervision;

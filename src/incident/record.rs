@@ -87,12 +87,21 @@ pub enum Record {
         /// Revision.
         revision: u64,
     },
+    /// The gateway was started again, and the incident goes on.
+    Resumed {
+        /// Which.
+        incident: IncidentId,
+        /// Revision: far beyond any that an earlier run may have put out and not written down.
+        revision: u64,
+        /// After a reboot: what monotonic times mean from here on.
+        reboot: Option<Reboot>,
+    },
     /// The disk holds again what was only in memory.
     Stored {
         /// Which.
         incident: IncidentId,
     },
-    /// Commands that were carried out, in a checkpoint.
+    /// Commands that were carried out: those of a checkpoint, and those that no other record names.
     Commands {
         /// Their ids, oldest first.
         ids: Vec<String>,
@@ -114,6 +123,29 @@ pub struct Opened {
     pub until: Mono,
     /// The last revision that headquarters acknowledged.
     pub delivered: u64,
+    /// What its monotonic times mean, when that is not what the press says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub anchor: Option<Anchor>,
+}
+
+/// What an incident's monotonic times mean: in which boot, and one moment of it on both clocks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Anchor {
+    /// The kernel's boot id.
+    pub boot: String,
+    /// The moment, monotonic.
+    pub mono: Mono,
+    /// The same moment, wall time.
+    pub wall: Utc,
+}
+
+/// How an incident goes on in another boot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reboot {
+    /// The moment it went on, which is also where the evidence window begins now.
+    pub anchor: Anchor,
+    /// The window's end in this boot.
+    pub until: Mono,
 }
 
 /// What a press is recognised by when it comes again.
@@ -140,6 +172,12 @@ impl PressKey {
         }
     }
 }
+
+/// Longest id of a command, in bytes: ids are remembered.
+pub const COMMAND_ID: usize = 128;
+
+/// So much of who commands is written down, in characters: it stands in documents that travel over thin links.
+pub const COMMANDER: usize = 64;
 
 /// A command of headquarters, `chowki/{district}/commands`.
 #[derive(Debug, Clone, PartialEq, Deserialize, schemars::JsonSchema)]

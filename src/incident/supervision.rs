@@ -108,6 +108,9 @@ impl Supervision {
         if alive == Presence::Online {
             w.heard = now.mono;
             c.heard_at = Some(now.wall);
+            // One that was silent is watched again; for the others this is no earlier than what is due anyway.
+            let due = now.mono + w.silent_after;
+            self.next = Some(self.next.map_or(due, |next| next.min(due)));
         }
         w.settle(c, now)
     }
@@ -130,9 +133,8 @@ impl Supervision {
             }
         }
         let waiting = self.buttons.values().filter(|w| w.condition.presence != Presence::Silent);
-        // A button that is already silent wakes the timer again by being heard of: at most its own time away.
-        let shortest = self.buttons.values().map(|w| now.mono + w.silent_after).min();
-        self.next = waiting.map(|w| w.heard + w.silent_after).min().or(shortest);
+        // A button that is silent sets the timer again when it is heard of.
+        self.next = waiting.map(|w| w.heard + w.silent_after).min();
         changed
     }
 }
@@ -203,6 +205,16 @@ mod tests {
         assert_eq!(s.sign(&id(), Sign::Heard, at(500)).unwrap().presence, Presence::Online);
         s.timeout(at(589));
         assert_eq!(s.timeout(at(591))[0].presence, Presence::Silent, "supervised again after it came back");
+    }
+
+    #[test]
+    fn a_button_that_came_back_is_watched_although_the_others_have_hours() {
+        let mut s = Supervision::new(&fixtures::inventory(2, 0), 0.2, at(0));
+        s.buttons.get_mut(&"b2".parse().unwrap()).unwrap().silent_after = Duration::from_secs(7_200);
+        assert_eq!(s.timeout(at(91)).len(), 1);
+        assert_eq!(s.sign(&id(), Sign::Heard, at(100)).unwrap().presence, Presence::Online);
+        assert!(s.next_timeout().unwrap() <= at(190).mono);
+        assert_eq!(s.timeout(at(190))[0].presence, Presence::Silent);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::{
     engine::{Effect, Engine, Outputs},
-    fixtures::{at, engine, press},
+    fixtures::{at, engine, engine_of, press, rebooted},
     record::{Command, Record, Verb},
 };
 use crate::district::{
@@ -207,6 +207,105 @@ fn evidence_makes_at_most_one_revision_in_two_seconds_and_completes() {
     let gap = Gap { from: at(0).wall, to: at(1).wall, reason: GapReason::CameraDown };
     e.evidence_gap(id, &unit, gap, &mut out);
     assert!(!e.document(id).unwrap().evidence[0].complete);
+}
+
+/// What an engine is after a restart: from records that went through the disk.
+fn restarted(boot: &str, records: &[Record], now: crate::district::clock::Now) -> (Engine, Outputs) {
+    let mut e = engine_of(boot, false, 2, 2);
+    for record in records {
+        e.replay(serde_json::from_slice(&serde_json::to_vec(record).unwrap()).unwrap());
+    }
+    let mut out = Outputs::default();
+    e.resume(now, &mut out);
+    (e, out)
+}
+
+#[test]
+fn a_revision_put_out_while_the_disk_failed_is_never_given_again_after_a_restart() {
+    let mut e = engine(1, 0);
+    let mut out = pressed(&mut e, 1, "p1", PressKind::Panic, 0);
+    let id = only(&e);
+    e.delivered(id, 1, at(10), &mut out);
+    let durable = out.records;
+    e.journal_failed([id], &mut Outputs::default());
+    pressed(&mut e, 1, "p2", PressKind::Panic, 20);
+    let put_out = e.document(id).unwrap().revision;
+    let (mut e, out) = restarted("boot-1", &durable, at(5_000));
+    assert!(out.changed.is_empty(), "what headquarters has is not sent again");
+    pressed(&mut e, 1, "p3", PressKind::Panic, 6_000);
+    let doc = e.document(id).unwrap();
+    assert!(doc.revision > put_out && doc.press_count == 2, "{}", doc.revision);
+}
+
+#[test]
+fn an_incident_goes_on_over_a_reboot_as_it_is_replayed_after_another_restart() {
+    for uptime in [5_000, 50_000_000] {
+        let mut e = engine(2, 2);
+        let mut records = pressed(&mut e, 1, "p1", PressKind::Panic, 0).records;
+        let id = only(&e);
+        let (mut e, out) = restarted("boot-2", &records, rebooted(uptime));
+        assert!(out.orders.iter().all(|o| o.from == rebooted(uptime).mono));
+        records.extend(out.records);
+        let mut out = Outputs::default();
+        let mut again = press(1, None, PressKind::Panic, 0);
+        again.received = rebooted(uptime + 100_000);
+        e.press(again.clone(), &mut out);
+        again.received = rebooted(uptime + 101_000);
+        e.press(again, &mut out);
+        records.extend(out.records);
+        let live = e.document(id).unwrap();
+        assert_eq!(live.press_count, 2, "the debounce holds in the new boot too");
+        assert_eq!(live.evidence[0].to, rebooted(uptime + 160_000).wall, "a minute after the press");
+        let (third, out) = restarted("boot-2", &records, rebooted(uptime + 110_000));
+        assert_eq!(third.document(id).unwrap().evidence, live.evidence);
+        assert_eq!(out.orders[0].until, rebooted(uptime + 160_000).mono);
+    }
+}
+
+#[test]
+fn evidence_is_told_soon_after_a_reboot_though_the_old_boot_was_longer() {
+    let mut e = engine(1, 0);
+    let mut out = pressed(&mut e, 1, "p1", PressKind::Panic, 0);
+    let id = only(&e);
+    e.delivered(id, 1, at(10), &mut out);
+    let (mut e, _) = restarted("boot-2", &out.records, rebooted(5_000));
+    let object = EvidenceObject { name: "00001.m4s".into(), size: 1, sha256: String::new(), delivered: false };
+    e.evidence_stored(id, &"unit-b1".parse().unwrap(), object);
+    let mut out = Outputs::default();
+    e.timeout(rebooted(8_000), &mut out);
+    assert!(out.changed.contains(&id));
+}
+
+#[test]
+fn a_commanded_test_is_one_test_though_the_command_comes_again_after_a_restart() {
+    let command = || Command {
+        command: Verb::TestPress,
+        incident: None,
+        button: Some("b1".parse().unwrap()),
+        by: "x".repeat(10_000),
+        id: Some("k1".into()),
+    };
+    let mut e = engine(2, 0);
+    let mut out = Outputs::default();
+    e.command(command(), at(0), &mut out).unwrap();
+    let close = Command { command: Verb::Close, incident: Some(only(&e)), id: None, ..command() };
+    e.command(close, at(10), &mut out).unwrap();
+    assert!(e.document(only(&e)).unwrap().timeline.iter().all(|t| t.what.len() < 200), "who commands is cut short");
+    let (mut e, _) = restarted("boot-1", &out.records, at(60_000));
+    e.command(command(), at(70_000), &mut Outputs::default()).unwrap();
+    assert_eq!(e.incidents().count(), 1);
+    let long = Command { id: Some("k".repeat(200)), ..command() };
+    assert!(e.command(long, at(80_000), &mut Outputs::default()).is_err(), "ids are remembered: they have a bound");
+}
+
+#[test]
+fn a_test_closes_on_a_gateway_that_stands_alone() {
+    let mut e = engine_of("boot-1", true, 1, 0);
+    pressed(&mut e, 1, "t1", PressKind::Test, 0);
+    let id = only(&e);
+    assert_eq!(e.document(id).unwrap().state, Progress::Recorded);
+    e.evidence_ended(id, &"unit-b1".parse().unwrap(), at(60_000), &mut Outputs::default());
+    assert_eq!(e.document(id).unwrap().state, Progress::Closed);
 }
 
 #[derive(Debug, Clone)]

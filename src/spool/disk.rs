@@ -38,7 +38,7 @@ pub trait Disk: Send + Sync {
 /// An open file. All offsets in bytes.
 pub trait DiskFile: Send + Sync {
     /// Its length.
-    fn len(&self) -> io::Result<u64>;
+    fn size(&self) -> io::Result<u64>;
     /// Reads at most `buf.len()` bytes; 0 only at the end of the file.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
     /// Writes some of the bytes and says how many, as pwritev(2).
@@ -159,7 +159,7 @@ impl Disk for RealDisk {
 struct RealFile(fs::File);
 
 impl DiskFile for RealFile {
-    fn len(&self) -> io::Result<u64> {
+    fn size(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
     }
 

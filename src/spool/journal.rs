@@ -8,14 +8,12 @@
 //! behind it (`reserve_bytes`). On a full disk it goes on in those, where media cannot.
 
 use std::{
-    collections::VecDeque,
     path::Path,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     thread,
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -25,15 +23,12 @@ pub use super::queue::Ticket;
 use super::{
     disk::{Disk, RealDisk},
     error::Error,
-    log::{Log, LogSettings, Outgoing},
+    journal_writer::{Opened, Writer, open_log},
     queue::{Done, Queue},
-    recovery::{self, Recovered, Report},
-    segment::{FIRST, LAST, MAX_PAYLOAD, Purpose, RECORD_HEADER},
+    recovery::Report,
+    segment::{MAX_PAYLOAD, RECORD_HEADER},
 };
-use crate::{district::clock::Mono, host::clock};
-
-/// How long after a refusal the disk is tried again.
-const RETRY: Duration = Duration::from_secs(1);
+use crate::{district::clock::Mono, host::scope::Scope};
 
 /// One thing to be remembered. What it means is the engine's business.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,33 +107,33 @@ struct Handle {
     thread: Mutex<Option<thread::JoinHandle<()>>>,
 }
 
-struct Shared {
-    queue: Queue<Command>,
-    health: watch::Sender<Health>,
-    checkpointing: AtomicBool,
-    counts: Counts,
+pub(super) struct Shared {
+    pub queue: Queue<Command>,
+    pub health: watch::Sender<Health>,
+    pub checkpointing: AtomicBool,
+    pub counts: Counts,
 }
 
 #[derive(Default)]
-struct Counts {
-    entries: AtomicU64,
-    commits: AtomicU64,
-    written: AtomicU64,
-    errors: AtomicU64,
-    segments: AtomicU64,
-    spares: AtomicU64,
-    last_commit_us: AtomicU64,
+pub(super) struct Counts {
+    pub entries: AtomicU64,
+    pub commits: AtomicU64,
+    pub written: AtomicU64,
+    pub errors: AtomicU64,
+    pub segments: AtomicU64,
+    pub spares: AtomicU64,
+    pub last_commit_us: AtomicU64,
 }
 
-enum Command {
+pub(super) enum Command {
     Append(Group),
     Checkpoint { snapshot: Vec<Entry>, done: Done<()> },
 }
 
-struct Group {
-    entries: Vec<Entry>,
-    cost: u64,
-    done: Done<()>,
+pub(super) struct Group {
+    pub entries: Vec<Entry>,
+    pub cost: u64,
+    pub done: Done<()>,
 }
 
 /// Opens the journal in `dir`, made if need be: the entries that count, in order, and what was found.
@@ -165,7 +160,8 @@ pub fn open_on(
         checkpointing: AtomicBool::new(false),
         counts: Counts::default(),
     });
-    let writer = Writer { log, shared: shared.clone(), segment_bytes: settings.segment_bytes, tidied: clock::mono() };
+    let writer = Writer::new(log, shared.clone(), settings);
+    writer.publish();
     let run = move || {
         let _lock = lock;
         writer.run(unfinished);
@@ -236,7 +232,7 @@ impl Journal {
     }
 
     /// As [`Journal::close`], from a task.
-    pub async fn close_async(&self, scope: &crate::host::scope::Scope) {
+    pub async fn close_async(&self, scope: &Scope) {
         let handle = self.0.clone();
         let _ = scope.spawn_blocking("journal close", move || handle.close()).await;
     }
@@ -274,228 +270,6 @@ impl Group {
         let cost = entries.iter().map(|e| (e.payload.len() + RECORD_HEADER) as u64).sum();
         let (done, ticket) = Ticket::new();
         Ok((Self { entries, cost, done }, ticket))
-    }
-}
-
-/// The records of a group: its first and last are marked, so that after a crash it counts whole or not at all.
-fn records(entries: &[Entry]) -> impl Iterator<Item = Outgoing<'_>> {
-    let last = entries.len().saturating_sub(1);
-    entries.iter().enumerate().map(move |(i, entry)| {
-        let flags = if i == 0 { FIRST } else { 0 } | if i == last { LAST } else { 0 };
-        entry.outgoing(flags)
-    })
-}
-
-/// A snapshot's records: each a group of its own, since the opening counts as a whole anyway.
-fn snapshot_records(entries: &[Entry]) -> Vec<Outgoing<'_>> {
-    entries.iter().map(|e| e.outgoing(FIRST | LAST)).collect()
-}
-
-impl Entry {
-    fn outgoing(&self, flags: u8) -> Outgoing<'_> {
-        Outgoing { kind: self.kind, flags, meta: &[], payload: &self.payload }
-    }
-}
-
-/// A journal's log after recovery.
-struct Opened {
-    log: Log,
-    entries: Vec<Entry>,
-    /// Set when what must be written again first could not be yet.
-    unfinished: Option<Unfinished>,
-    report: Report,
-}
-
-/// The last steps of recovery, which need a disk that takes writes.
-struct Unfinished {
-    carry: Vec<(Entry, u8)>,
-    snapshot: bool,
-    base: u64,
-    never_begun: Vec<u64>,
-    cut: Vec<(u64, u64)>,
-}
-
-fn open_log(disk: Arc<dyn Disk>, dir: &Path, settings: JournalSettings) -> Result<Opened, Error> {
-    let Recovered { entries, carry, carry_is_snapshot, next_sequence, base, never_begun, cut, damaged, report } =
-        recovery::journal(&disk, dir)?;
-    let log_settings = LogSettings {
-        purpose: Purpose::Journal,
-        segment_bytes: settings.segment_bytes,
-        spares: settings.reserve_bytes.div_ceil(settings.segment_bytes.max(1)) as usize,
-    };
-    let mut log = Log::new(disk, dir, log_settings, next_sequence, damaged)?;
-    let unfinished = Unfinished { carry, snapshot: carry_is_snapshot, base, never_begun, cut };
-    let unfinished = match unfinished.finish(&mut log) {
-        Ok(()) => None,
-        Err(error) => {
-            tracing::error!(%error, "the journal was read but cannot be written yet");
-            Some(unfinished)
-        }
-    };
-    log.top_up();
-    Ok(Opened { log, entries, unfinished, report })
-}
-
-impl Unfinished {
-    /// Step 5 of recovery. Fails only before the carry is durable, so that it can be tried again.
-    fn finish(&self, log: &mut Log) -> Result<(), Error> {
-        let batch: Vec<Outgoing<'_>> = self.carry.iter().map(|(entry, flags)| entry.outgoing(*flags)).collect();
-        if self.snapshot {
-            log.rewrite_snapshot(&batch)?;
-        } else {
-            if !batch.is_empty() {
-                log.commit(&batch)?;
-            }
-            log.remove_before(self.base);
-            for number in &self.never_begun {
-                if let Err(error) = log.remove(*number) {
-                    tracing::warn!(%error, "a segment that never began stays; it does not count");
-                }
-            }
-            self.cut.iter().for_each(|(number, len)| log.cut(*number, *len));
-        }
-        Ok(())
-    }
-}
-
-/// The thread that writes.
-struct Writer {
-    log: Log,
-    shared: Arc<Shared>,
-    segment_bytes: u64,
-    /// When spares were last asked for.
-    tidied: Mono,
-}
-
-impl Writer {
-    fn run(mut self, unfinished: Option<Unfinished>) {
-        if let Some(unfinished) = unfinished
-            && !self.until_ok(|log| unfinished.finish(log))
-        {
-            return;
-        }
-        self.publish();
-        loop {
-            let commands = self.shared.queue.take(RETRY);
-            if commands.is_empty() {
-                if self.shared.queue.is_closed() {
-                    return;
-                }
-            } else if !self.handle(commands) {
-                return;
-            }
-            self.tidy();
-        }
-    }
-
-    /// Writes what was queued, in order; `false` when the journal was closed and the disk still refuses.
-    fn handle(&mut self, commands: VecDeque<Command>) -> bool {
-        let mut groups = Vec::new();
-        for command in commands {
-            match command {
-                Command::Append(group) => groups.push(group),
-                Command::Checkpoint { snapshot, done } => {
-                    if !self.commit(std::mem::take(&mut groups)) {
-                        return false;
-                    }
-                    self.checkpoint(snapshot, done);
-                }
-            }
-        }
-        self.commit(groups)
-    }
-
-    fn commit(&mut self, groups: Vec<Group>) -> bool {
-        if groups.is_empty() {
-            return true;
-        }
-        let begun = clock::mono();
-        let batch: Vec<Outgoing<'_>> = groups.iter().flat_map(|g| records(&g.entries)).collect();
-        let entries = batch.len() as u64;
-        if entries > 0 && !self.until_ok(|log| log.commit(&batch).map(drop)) {
-            return false;
-        }
-        drop(batch);
-        let counts = &self.shared.counts;
-        counts.entries.fetch_add(entries, Relaxed);
-        counts.commits.fetch_add(1, Relaxed);
-        counts.last_commit_us.store(clock::mono().since(begun).as_micros() as u64, Relaxed);
-        let mut cost = 0;
-        for group in groups {
-            cost += group.cost;
-            let _ = group.done.send(Ok(()));
-        }
-        self.shared.queue.release(cost);
-        self.publish();
-        true
-    }
-
-    fn checkpoint(&mut self, snapshot: Vec<Entry>, done: Done<()>) {
-        let result = self.log.checkpoint(&snapshot_records(&snapshot)).map(drop);
-        if let Err(error) = &result {
-            tracing::warn!(%error, "no checkpoint of the journal");
-        }
-        self.shared.checkpointing.store(false, Relaxed);
-        self.log.top_up();
-        self.publish();
-        let _ = done.send(result);
-    }
-
-    /// Tries until the disk takes it; `false` when closed meanwhile and it still does not.
-    fn until_ok(&mut self, work: impl Fn(&mut Log) -> Result<(), Error>) -> bool {
-        let mut since = None;
-        loop {
-            let closed = self.shared.queue.is_closed();
-            match work(&mut self.log) {
-                Ok(()) => {
-                    if let Some(since) = since {
-                        tracing::info!(
-                            seconds = clock::mono().since(since).as_secs(),
-                            "the journal takes writes again"
-                        );
-                    }
-                    return true;
-                }
-                Err(error) => {
-                    let since = *since.get_or_insert_with(clock::mono);
-                    tracing::error!(%error, "the journal cannot be written; what is queued waits");
-                    self.shared.health.send_replace(Health::Failing { since, error: error.to_string() });
-                    self.shared.counts.errors.store(self.log.errors, Relaxed);
-                    if closed {
-                        return false;
-                    }
-                    self.shared.queue.pause(RETRY);
-                }
-            }
-        }
-    }
-
-    /// Fetches back the space that is the journal's own, once there is some.
-    fn tidy(&mut self) {
-        if self.log.missing_spares() && clock::mono().since(self.tidied) >= RETRY {
-            self.log.top_up();
-            self.tidied = clock::mono();
-            self.publish();
-        }
-    }
-
-    fn publish(&self) {
-        let counts = &self.shared.counts;
-        counts.written.store(self.log.written, Relaxed);
-        counts.errors.store(self.log.errors, Relaxed);
-        counts.segments.store(self.log.segment_count() as u64, Relaxed);
-        counts.spares.store(self.log.spares() as u64, Relaxed);
-        let left_bytes = self.log.spares() as u64 * self.segment_bytes;
-        self.shared.health.send_if_modified(|health| {
-            let next = match (&*health, self.log.missing_spares()) {
-                (_, false) => Health::Ok,
-                (Health::OnReserve { since, .. }, true) => Health::OnReserve { since: *since, left_bytes },
-                (_, true) => Health::OnReserve { since: clock::mono(), left_bytes },
-            };
-            let changed = *health != next;
-            *health = next;
-            changed
-        });
     }
 }
 

@@ -1,12 +1,21 @@
 //! The journal on a disk that crashes at every operation, and on one that refuses.
 
+use std::time::Duration;
+
 use super::*;
-use crate::spool::sim::SimDisk;
+use crate::spool::{
+    journal_writer::{records, snapshot_records},
+    log::Log,
+    sim::SimDisk,
+};
 
 const DIR: &str = "/journal";
 /// Kinds of entries: an item, and the beginning of a snapshot, which forgets the items before it.
 const ITEM: u8 = 1;
 const RESET: u8 = 2;
+
+/// How many histories to try; more by hand.
+const SEEDS: u64 = 60;
 
 fn settings() -> JournalSettings {
     JournalSettings { segment_bytes: 4 << 10, queue_bytes: 1 << 20, reserve_bytes: 8 << 10 }
@@ -53,7 +62,7 @@ impl Model {
     }
 
     /// Everything acknowledged is there once, in order; beyond that only whole groups.
-    fn check(&mut self, entries: &[Entry], what: &str) {
+    fn check(&self, entries: &[Entry], what: &str) -> u64 {
         let mut items = Vec::new();
         for entry in entries {
             match entry.kind {
@@ -65,16 +74,13 @@ impl Model {
         let n = items.len() as u64;
         assert!(n >= self.acknowledged, "{what}: {n} items of {} acknowledged", self.acknowledged);
         assert!(self.ends.contains(&n), "{what}: half a group, {n} items, groups end at {:?}", self.ends);
-        self.ends.retain(|e| *e <= n);
+        n
     }
 
     /// Opens and checks; `None` when the disk went away meanwhile.
     fn open(&mut self, disk: &SimDisk, what: &str) -> Option<Log> {
-        if std::env::var("DUMP").is_ok() {
-            dump(disk, what);
-        }
         let mut opened = open_log(Arc::new(disk.clone()), Path::new(DIR), settings()).ok()?;
-        self.check(&opened.entries, what);
+        let found = self.check(&opened.entries, what);
         assert!(opened.report.is_sound(), "{what}: {:?}", opened.report);
         if let Some(unfinished) = opened.unfinished.take() {
             (0..100).find(|_| disk.is_cut() || unfinished.finish(&mut opened.log).is_ok()).expect("finished");
@@ -82,8 +88,9 @@ impl Model {
         if disk.is_cut() {
             return None;
         }
-        // What was found has been written again: it is as good as acknowledged.
-        self.acknowledged = *self.ends.last().unwrap();
+        // What was found has been written again: it is as good as acknowledged, and nothing else can come back.
+        self.acknowledged = found;
+        self.ends.retain(|e| *e <= found);
         Some(opened.log)
     }
 
@@ -115,31 +122,9 @@ impl Model {
     }
 }
 
-fn dump(disk: &SimDisk, what: &str) {
-    let disk: Arc<dyn Disk> = Arc::new(disk.clone());
-    let (found, headless) = recovery::read_segments(&disk, Path::new(DIR), Purpose::Journal, |_, _| {
-        Some(crate::spool::scan::Depth::Payloads)
-    })
-    .unwrap();
-    println!("== {what} headless {headless:?}");
-    for s in found {
-        print!("{} {:?} |", s.number, s.header);
-        for r in &s.scanned.records {
-            print!(
-                " {}({},k{},i{})",
-                r.header.sequence,
-                r.header.synced_below,
-                r.header.kind,
-                r.payload.get(..8).map_or(0, |b| u64::from_le_bytes(b.try_into().unwrap()))
-            );
-        }
-        println!();
-    }
-}
-
 #[test]
 fn a_power_cut_at_any_operation_loses_nothing_acknowledged_and_repeats_nothing() {
-    for seed in 0..10 {
+    for seed in 0..4 {
         let clean = SimDisk::new(seed);
         let mut model = Model::new(seed);
         let mut log = model.open(&clean, "clean").unwrap();
@@ -162,7 +147,7 @@ fn a_power_cut_at_any_operation_loses_nothing_acknowledged_and_repeats_nothing()
 
 #[test]
 fn kills_and_power_cuts_in_a_row_lose_nothing_acknowledged() {
-    for seed in 0..600 {
+    for seed in 0..SEEDS {
         let mut disk = SimDisk::new(seed);
         let mut model = Model::new(seed);
         for round in 0..8 {
@@ -173,14 +158,14 @@ fn kills_and_power_cuts_in_a_row_lose_nothing_acknowledged() {
             }
             disk = if model.rng.bool() { disk.after_kill() } else { disk.after_power_cut() };
         }
-        model.open(&disk.after_power_cut(), "the end").unwrap();
+        model.open(&disk.after_power_cut(), &format!("seed {seed}, the end")).unwrap();
     }
 }
 
 #[test]
 fn a_disk_that_refuses_now_and_then_and_forgets_dirty_pages_loses_nothing_acknowledged() {
     let mut faults = 0;
-    for seed in 0..600 {
+    for seed in 0..SEEDS {
         let mut disk = SimDisk::new(seed);
         let mut model = Model::new(seed);
         for round in 0..5 {
@@ -191,17 +176,17 @@ fn a_disk_that_refuses_now_and_then_and_forgets_dirty_pages_loses_nothing_acknow
                 model.work(&mut log, &disk, 20);
             }
             faults += disk.faults();
-            disk = disk.after_power_cut();
+            disk = if model.rng.bool() { disk.after_kill() } else { disk.after_power_cut() };
         }
-        model.open(&disk, "the end").unwrap();
+        model.open(&disk.after_power_cut(), &format!("seed {seed}, the end")).unwrap();
     }
-    assert!(faults > 1_000);
+    assert!(faults > 500);
 }
 
 #[test]
 fn damage_to_what_had_been_promised_is_reported_and_the_rest_is_there() {
     let mut seen = 0;
-    for seed in 0..300 {
+    for seed in 0..100 {
         let disk = SimDisk::new(seed);
         let mut model = Model::new(seed);
         let mut log = model.open(&disk, "clean").unwrap();
@@ -211,7 +196,7 @@ fn damage_to_what_had_been_promised_is_reported_and_the_rest_is_there() {
         }
         let number = model.first_segment(&disk);
         let first = Path::new(DIR).join(crate::spool::segment::file_name(number));
-        let bytes = disk.open(&first).unwrap().len().unwrap();
+        let bytes = disk.open(&first).unwrap().size().unwrap();
         disk.flip(&first, model.rng.u64(0..bytes * 8));
         let opened = open_log(Arc::new(disk), Path::new(DIR), settings()).unwrap();
         let all: Vec<&Entry> = groups.iter().flatten().collect();
@@ -224,7 +209,7 @@ fn damage_to_what_had_been_promised_is_reported_and_the_rest_is_there() {
         assert!(lost as usize == missing || (lost == 0 && missing <= last_group), "seed {seed}: {:?}", opened.report);
         seen += usize::from(lost > 0);
     }
-    assert!(seen > 200, "{seen}");
+    assert!(seen > 60, "{seen}");
 }
 
 #[test]

@@ -89,13 +89,13 @@ struct Current {
 }
 
 impl Log {
-    /// Goes on in a directory with `next_sequence`, in a new segment: never appends to a file of an earlier process,
+    /// Goes on in a directory with `next_sequence`, before which `skipped` were never used, in a new segment: never appends to a file of an earlier process,
     /// whose tail may be in memory only.
     pub fn new(
         disk: Arc<dyn Disk>,
         dir: &Path,
         settings: LogSettings,
-        next_sequence: u64,
+        (next_sequence, skipped): (u64, u32),
         damaged: BTreeSet<u64>,
     ) -> Result<Self, Error> {
         let listed = disk.list(dir).map_err(Error::io("list", dir))?;
@@ -109,7 +109,7 @@ impl Log {
             current: None,
             next_segment: last + 1,
             next_sequence,
-            skipped: 0,
+            skipped,
             spares: spares.into_iter().map(|n| dir.join(spare_name(n))).collect(),
             segments,
             damaged,
@@ -144,10 +144,11 @@ impl Log {
                 Ok(placed)
             }
             Err(error) => {
-                // The failed segment may be whole all the same, and then replay begins with it. So its sequences are
-                // not used again, and what comes next goes into a newer segment.
-                self.next_sequence += snapshot.len() as u64;
-                self.skipped = self.skipped.saturating_add(snapshot.len() as u32);
+                // The failed segment may be found whole all the same, in memory or on disk. So its sequences are never
+                // used again, and the next segment says so: recovery then leaves it out.
+                let unused = snapshot.len().max(1) as u32;
+                self.next_sequence += u64::from(unused);
+                self.skipped = self.skipped.saturating_add(unused);
                 self.retire();
                 Err(error)
             }
@@ -190,6 +191,10 @@ impl Log {
                 self.segments.insert(number);
                 self.skipped = 0;
                 let (placed, len) = self.accept(parts, number);
+                if snapshot && batch.is_empty() {
+                    // So that the next segment's first sequence is not this one's.
+                    self.next_sequence += 1;
+                }
                 self.current = Some(Current { file, path, number, end: SEGMENT_HEADER + len });
                 Ok(placed)
             }

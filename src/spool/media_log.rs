@@ -188,6 +188,7 @@ impl MediaStore {
             let _ = evictions.try_send(parts);
         }
         let writer = Writer::new(log, uses, settings, shared.clone(), evictions);
+        writer.publish();
         let run = move || {
             let _lock = lock;
             writer.run();

@@ -231,7 +231,7 @@ impl Opening<'_> {
         uses: &mut BTreeMap<u64, SegmentUse>,
         report: &mut Report,
     ) -> Result<Log, Error> {
-        let mut log = Log::new(self.disk.clone(), self.dir, self.settings, next_sequence, BTreeSet::new())?;
+        let mut log = Log::new(self.disk.clone(), self.dir, self.settings, (next_sequence, 0), BTreeSet::new())?;
         if tail.is_empty() {
             return Ok(log);
         }

@@ -80,7 +80,6 @@ impl Writer {
     }
 
     pub fn run(mut self) {
-        self.publish();
         let mut held: VecDeque<Work> = VecDeque::new();
         let mut failing = None;
         loop {
@@ -97,11 +96,14 @@ impl Writer {
             }
             let refused = self.store(&mut held);
             self.report(refused.as_ref(), &mut failing);
-            if refused.is_some() {
-                if closed {
-                    break;
-                }
-                self.shared.queue.pause(RETRY);
+            if refused.is_some() && closed {
+                break;
+            }
+            match refused {
+                // What makes room are marks of delivery: they are taken as they come.
+                Some(Error::Full { .. }) => held.extend(self.shared.queue.take(RETRY)),
+                Some(_) => drop(self.shared.queue.pause(RETRY)),
+                None => {}
             }
             self.tidy();
         }
@@ -177,9 +179,10 @@ impl Writer {
     }
 
     fn resolve(&mut self, work: VecDeque<Work>, places: &[At]) {
-        let mut cost = 0;
+        // Room first: whoever hears of a ticket may append again at once.
+        self.shared.queue.release(work.iter().map(|w| w.cost).sum());
+        self.publish();
         for (work, at) in work.into_iter().zip(places) {
-            cost += work.cost;
             match work.item {
                 Item::Object { meta, done, .. } => {
                     self.shared.counts.stored.fetch_add(1, Relaxed);
@@ -188,8 +191,6 @@ impl Writer {
                 Item::Delivered { done, .. } => drop(done.send(Ok(()))),
             }
         }
-        self.shared.queue.release(cost);
-        self.publish();
     }
 
     /// Evicts until `need` bytes fit; the reason when they do not.
@@ -269,7 +270,7 @@ impl Writer {
         }
     }
 
-    fn publish(&self) {
+    pub fn publish(&self) {
         let counts = &self.shared.counts;
         let sum = |of: fn(&SegmentUse) -> u64| self.uses.values().map(of).sum::<u64>();
         counts.used.store(sum(|u| u.bytes), Relaxed);

@@ -7,6 +7,7 @@ pub mod disk;
 pub mod error;
 mod index;
 pub mod journal;
+mod journal_writer;
 mod log;
 pub mod media_log;
 mod media_recovery;

@@ -4,11 +4,13 @@
 //! order, torn anywhere; and a process that was merely killed leaves writes that can be read but are in memory only.
 //!
 //! **The journal**
-//! 1. Every segment is read whole. The last ones that have not begun (no sound header, or not all of their opening)
-//!    are left out.
+//! 1. Every segment is read whole. Left out are those that have not begun (no sound header, or not all of their opening,
+//!    and nothing goes on after it), and those that a newer segment supersedes: one that goes on from the same
+//!    sequence or an earlier one. So what the disk had refused, and was tried again elsewhere or given up, cannot come
+//!    back, even when it can be read.
 //! 2. Replay begins at the newest segment whose opening is a whole snapshot, else at the oldest segment.
 //! 3. Of two records with one sequence the newer segment's counts, and a begun segment cuts off everything from its
-//!    first sequence on in older ones: those were never acknowledged there.
+//!    first sequence (or the unused ones before it) on in older ones: those were never acknowledged there.
 //! 4. *Proven* is the highest `synced below` or `first sequence` of all: every record below it had been durable.
 //!    What is missing below it is a **loss**: reported, with its sequences; a group that misses a record is left out
 //!    whole. From it on, whole groups count up to the first hole; the rest is an **unfinished write** and is dropped.
@@ -80,6 +82,12 @@ impl Found {
         self.header.first_sequence..self.header.first_sequence + u64::from(self.header.opening)
     }
 
+    /// Sequences just before it that were never used.
+    fn unused(&self) -> Range<u64> {
+        let first = self.header.first_sequence;
+        first - u64::from(self.header.skipped).min(first)..first
+    }
+
     fn opening_is_whole(&self) -> bool {
         let expected = self.opening();
         let found = self.scanned.records.iter().take(self.header.opening as usize).map(|r| r.header.sequence);
@@ -107,6 +115,8 @@ pub(super) struct Recovered {
     pub carry_is_snapshot: bool,
     /// Sequence of the first record of the carry, or of the next record.
     pub next_sequence: u64,
+    /// How many sequences just before that were never used.
+    pub skipped: u32,
     /// Once the carry is durable: segments before this one are superfluous.
     pub base: u64,
     /// Once the carry is durable: segments that do not count.
@@ -122,10 +132,7 @@ pub(super) struct Recovered {
 pub(super) fn journal(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Recovered, Error> {
     let (mut segments, headless) = read_segments(disk, dir, Purpose::Journal, |_, _| Some(Depth::Payloads))?;
     let files = segments.len() + headless.len();
-    let mut never_begun = Vec::new();
-    while let Some(last) = segments.pop_if(|s| !s.has_begun()) {
-        never_begun.push(last.number);
-    }
+    let mut never_begun = leave_out(&mut segments);
     let last = segments.last().map_or(0, |s| s.number);
     never_begun.extend(headless.iter().filter(|n| **n > last));
     let base = segments.iter().rposition(|s| s.header.snapshot && s.opening_is_whole()).unwrap_or(0);
@@ -165,6 +172,9 @@ pub(super) fn journal(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Recovered, Err
         damaged.extend(headless);
         damaged.extend(&never_begun);
     }
+    let unused_from =
+        walked.unused.iter().rev().fold(proven, |from, r| if r.end >= from { from.min(r.start) } else { from });
+    let skipped = u32::try_from(proven - unused_from).unwrap_or(u32::MAX);
     let first = segments.first();
     report.rewritten = walked.carry.len() as u64;
     Ok(Recovered {
@@ -172,12 +182,34 @@ pub(super) fn journal(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Recovered, Err
         carry: walked.carry,
         carry_is_snapshot: first.is_some_and(|s| s.header.snapshot && s.header.first_sequence >= proven),
         next_sequence: proven,
+        skipped,
         base: first.map_or(0, |s| s.number),
         never_begun,
         cut,
         damaged,
         report,
     })
+}
+
+/// Step 1: takes out the segments that do not count, and says which of them never began.
+fn leave_out(segments: &mut Vec<Found>) -> Vec<u64> {
+    let mut never_begun = Vec::new();
+    let mut goes_on = u64::MAX;
+    for i in (0..segments.len()).rev() {
+        let segment = &segments[i];
+        let first = segment.header.first_sequence;
+        let followed = first < goes_on && goes_on < u64::MAX;
+        if !segment.has_begun() && !followed {
+            never_begun.push(segments.remove(i).number);
+        } else if goes_on <= first {
+            // Superseded, but not removed: what supersedes it may be in memory only.
+            segments.remove(i);
+        } else {
+            // (One that has not begun but is gone on after has lost its opening since: that is damage.)
+            goes_on = segment.unused().start;
+        }
+    }
+    never_begun
 }
 
 /// Segments with a sound header, in order, and the numbers of those without. `depth` is asked with number and length;
@@ -212,16 +244,20 @@ fn unite(segments: &[Found]) -> BTreeMap<u64, (u64, &Located)> {
     let mut cutoff = u64::MAX;
     for (i, segment) in segments.iter().enumerate().rev() {
         let whole = segment.opening_is_whole();
-        // A snapshot that is not whole and not where replay begins: the segments before say the same.
-        let skip = if segment.header.snapshot && !whole && i > 0 { segment.opening() } else { 0..0 };
+        let opening = segment.opening();
         for record in &segment.scanned.records {
             let sequence = record.header.sequence;
-            if sequence < cutoff && !skip.contains(&sequence) {
+            let counts = match segment.header.snapshot && opening.contains(&sequence) {
+                // Where replay begins, or a snapshot that is not whole: the segments before say the same.
+                true => i == 0,
+                false => sequence < cutoff,
+            };
+            if counts {
                 union.entry(sequence).or_insert((segment.number, record));
             }
         }
         if whole {
-            cutoff = cutoff.min(segment.header.first_sequence);
+            cutoff = cutoff.min(segment.unused().start);
         }
     }
     union
@@ -243,7 +279,12 @@ fn walk(union: &BTreeMap<u64, (u64, &Located)>, segments: &[Found], proven: u64)
     let mut out = Walked { end: proven, unused: unused(segments), ..Walked::default() };
     let Some(first) = segments.first() else { return out };
     // A journal begins with sequence 1, or with a snapshot.
-    let mut expected = if first.header.snapshot { first.header.first_sequence } else { 1 };
+    let mut expected = match first.header {
+        SegmentHeader { snapshot: false, .. } => 1,
+        // An empty snapshot has a sequence too.
+        SegmentHeader { opening: 0, first_sequence, .. } => first_sequence + 1,
+        SegmentHeader { first_sequence, .. } => first_sequence,
+    };
     // The group that is being put together, if its first record was there.
     let mut group: Option<Vec<&Located>> = None;
     for (&sequence, (_, record)) in union {
@@ -281,14 +322,9 @@ fn walk(union: &BTreeMap<u64, (u64, &Located)>, segments: &[Found], proven: u64)
     out
 }
 
-/// Sequences of failed checkpoints, and of snapshots that say what the segments before them say.
+/// Sequences of refused checkpoints.
 fn unused(segments: &[Found]) -> Vec<Range<u64>> {
-    let skipped = segments.iter().map(|s| {
-        let first = s.header.first_sequence;
-        first - u64::from(s.header.skipped).min(first)..first
-    });
-    let snapshots = segments.iter().skip(1).filter(|s| s.header.snapshot && !s.opening_is_whole()).map(Found::opening);
-    let mut unused: Vec<Range<u64>> = skipped.chain(snapshots).filter(|r| !r.is_empty()).collect();
+    let mut unused: Vec<Range<u64>> = segments.iter().map(Found::unused).filter(|r| !r.is_empty()).collect();
     unused.sort_by_key(|r| r.start);
     unused
 }

@@ -48,7 +48,7 @@ pub(super) fn read_header(file: &dyn DiskFile) -> io::Result<Option<SegmentHeade
 
 /// Reads a whole segment. Damage is skipped to the next sound record; unreadable blocks count as damage.
 pub(super) fn scan(file: &dyn DiskFile, number: u64, depth: Depth) -> io::Result<Scanned> {
-    let bytes = file.len()?;
+    let bytes = file.size()?;
     let mut found = Scanned { bytes, ..Scanned::default() };
     let window = if depth == Depth::Payloads { 256 << 10 } else { 4 << 10 };
     let mut window = Window { file, bytes, start: 0, data: Vec::new(), size: window };
@@ -77,7 +77,7 @@ pub(super) fn scan(file: &dyn DiskFile, number: u64, depth: Depth) -> io::Result
 
 /// The record that an index says is at `offset`, payload included and checked.
 pub(super) fn read_record(file: &dyn DiskFile, number: u64, offset: u64) -> io::Result<Result<Located, &'static str>> {
-    let bytes = file.len()?;
+    let bytes = file.size()?;
     let mut window = Window { file, bytes, start: 0, data: Vec::new(), size: 4 << 10 };
     Ok(record_at(&mut window, number, offset, Depth::Payloads).map_err(|bad| bad.why))
 }
@@ -190,5 +190,119 @@ impl Window<'_> {
                 false
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io::IoSlice, path::Path, sync::Arc};
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        district::clock::Utc,
+        spool::{
+            disk::{Disk, write_all_at},
+            segment::{FIRST, LAST, Purpose, SEGMENT_HEADER},
+            sim::SimDisk,
+        },
+    };
+
+    const NUMBER: u64 = 7;
+
+    /// A segment's bytes, and where each record ends.
+    fn segment(records: &[(Vec<u8>, Vec<u8>)]) -> (Vec<u8>, Vec<usize>) {
+        let (purpose, opening) = (Purpose::Media, records.len() as u32);
+        let header = SegmentHeader { purpose, snapshot: false, opening, number: NUMBER, first_sequence: 1, skipped: 0 };
+        let mut bytes = header.encode().to_vec();
+        let mut ends = Vec::new();
+        for (i, (meta, payload)) in records.iter().enumerate() {
+            let header = RecordHeader {
+                kind: i as u8,
+                flags: FIRST | LAST,
+                meta_len: meta.len() as u16,
+                payload_len: payload.len() as u32,
+                payload_crc: crc32c(payload),
+                sequence: 1 + i as u64,
+                synced_below: 1,
+                time: Utc::from_micros(i as i64),
+            };
+            let offset = bytes.len() as u64;
+            header.encode(meta, NUMBER, offset, &mut bytes);
+            bytes.extend_from_slice(payload);
+            ends.push(bytes.len());
+        }
+        (bytes, ends)
+    }
+
+    fn file(bytes: &[u8]) -> Arc<dyn DiskFile> {
+        let file = SimDisk::new(1).create(Path::new("/segment")).unwrap();
+        write_all_at(&*file, &mut [IoSlice::new(bytes)], 0).unwrap();
+        file
+    }
+
+    fn is(record: &Located, i: usize, (meta, payload): &(Vec<u8>, Vec<u8>)) -> bool {
+        record.header.sequence == 1 + i as u64 && record.meta == *meta && record.payload == *payload
+    }
+
+    fn some_records() -> impl Strategy<Value = Vec<(Vec<u8>, Vec<u8>)>> {
+        let bytes = |n| prop::collection::vec(any::<u8>(), 0..n);
+        prop::collection::vec((bytes(60), bytes(700)), 1..20)
+    }
+
+    proptest! {
+        #[test]
+        fn of_a_cut_segment_exactly_the_whole_records_are_found(records in some_records(), at in any::<prop::sample::Index>()) {
+            let (bytes, ends) = segment(&records);
+            let len = SEGMENT_HEADER as usize + at.index(bytes.len() - SEGMENT_HEADER as usize + 1);
+            let found = scan(&*file(&bytes[..len]), NUMBER, Depth::Payloads).unwrap();
+            let whole = ends.iter().filter(|e| **e <= len).count();
+            prop_assert_eq!(found.records.len(), whole);
+            prop_assert!(found.records.iter().zip(&records).enumerate().all(|(i, (r, w))| is(r, i, w)));
+        }
+
+        #[test]
+        fn a_flipped_bit_costs_the_record_it_is_in_and_no_other(records in some_records(), at in any::<prop::sample::Index>()) {
+            let (mut bytes, ends) = segment(&records);
+            let bit = SEGMENT_HEADER as usize * 8 + at.index((bytes.len() - SEGMENT_HEADER as usize) * 8);
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let hit = ends.iter().position(|e| bit / 8 < *e).unwrap();
+            let found = scan(&*file(&bytes), NUMBER, Depth::Payloads).unwrap();
+            let expected: Vec<u64> = (0..records.len()).filter(|i| *i != hit).map(|i| 1 + i as u64).collect();
+            prop_assert_eq!(found.records.iter().map(|r| r.header.sequence).collect::<Vec<_>>(), expected);
+            prop_assert_eq!(found.damage.len(), 1);
+            // Without looking at payloads: damage in one is found when it is read.
+            for record in scan(&*file(&bytes), NUMBER, Depth::Headers).unwrap().records {
+                let i = (record.header.sequence - 1) as usize;
+                let read = read_record(&*file(&bytes), NUMBER, record.offset).unwrap();
+                prop_assert_eq!(read.is_ok_and(|r| is(&r, i, &records[i])), i != hit);
+            }
+        }
+
+        #[test]
+        fn bytes_of_any_kind_are_scanned_without_a_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..3_000), magics in prop::collection::vec(any::<prop::sample::Index>(), 0..20)) {
+            for at in magics {
+                let at = at.index(bytes.len() + 1);
+                let end = bytes.len().min(at + 4);
+                bytes[at..end].copy_from_slice(&RECORD_MAGIC[..end - at]);
+            }
+            let file = file(&bytes);
+            prop_assert!(read_header(&*file).unwrap().is_none_or(|h| h.number == NUMBER));
+            for depth in [Depth::Headers, Depth::Payloads] {
+                let found = scan(&*file, NUMBER, depth).unwrap();
+                prop_assert!(found.records.is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn a_payload_that_is_itself_a_segment_is_not_taken_for_records() {
+        let inner = segment(&[(vec![1], vec![2; 100]), (vec![], vec![3; 50])]).0;
+        let (mut bytes, ends) = segment(&[(vec![], inner), (b"next".to_vec(), vec![9; 9])]);
+        bytes[SEGMENT_HEADER as usize + 10] ^= 1;
+        let found = scan(&*file(&bytes), NUMBER, Depth::Payloads).unwrap();
+        assert_eq!(found.records.iter().map(|r| r.header.sequence).collect::<Vec<_>>(), [2]);
+        assert_eq!((found.damage[0].from, found.damage[0].to), (SEGMENT_HEADER, ends[0] as u64));
     }
 }

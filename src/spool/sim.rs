@@ -314,7 +314,7 @@ impl SimFile {
 }
 
 impl DiskFile for SimFile {
-    fn len(&self) -> io::Result<u64> {
+    fn size(&self) -> io::Result<u64> {
         Ok(self.disk.state().inodes[self.inode].cached.len() as u64)
     }
 

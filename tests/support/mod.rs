@@ -1,5 +1,6 @@
 //! Real peers for the tests, started on loopback and stopped when dropped.
 #![allow(dead_code, reason = "each test binary uses some of them")]
+#![allow(clippy::disallowed_methods, reason = "tests wait by the real clock")]
 
 use std::{
     io::{BufRead, BufReader},

@@ -17,6 +17,9 @@ use crate::{
 /// How often a device says that it lives.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 
+/// A device connects again after this long. `chowki press` takes its place for a moment, and follows its press that long.
+const AGAIN: Duration = Duration::from_secs(2);
+
 /// The devices.
 #[derive(Clone)]
 pub struct Devices(Arc<HashMap<&'static str, mpsc::Sender<&'static str>>>);
@@ -70,7 +73,7 @@ impl Device {
                     }
                     Ok(Event::Incoming(Packet::Publish(p))) => self.told(&p.payload),
                     Ok(_) => {}
-                    Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
+                    Err(_) => tokio::time::sleep(AGAIN).await,
                 },
                 Some(kind) = self.pressed.recv() => self.press(&client, kind),
                 _ = heartbeat.tick() => {

@@ -147,8 +147,8 @@ async fn press_once(demo: &Demo, button: Option<String>) -> std::convert::Infall
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        // A few seconds of film, so that there is something from before the press.
-        tokio::time::sleep(Duration::from_secs(5)).await;
+        // Long enough that the rings hold the whole time before the press.
+        tokio::time::sleep(Duration::from_secs(11)).await;
         demo.devices.press(&button, "panic");
     }
     std::future::pending().await

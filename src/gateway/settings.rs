@@ -1,0 +1,81 @@
+//! From the config to what each room is told.
+
+use super::{Error, tls};
+use crate::{
+    config::{Config, Objects},
+    host::clock,
+    incident::{engine::Settings as EngineSettings, nearby::Choice},
+    intake,
+    uplink::{self, events, objects},
+};
+
+/// How the engine decides.
+pub(super) fn engine(config: &Config) -> EngineSettings {
+    EngineSettings {
+        district: config.district.id.clone(),
+        boot: clock::boot_id().to_owned(),
+        before: config.evidence.before,
+        after: config.evidence.after,
+        choice: Choice { cameras: config.evidence.cameras, radius_m: config.evidence.radius_m },
+        debounce: config.evidence.debounce,
+        low_battery: config.supervision.low_battery,
+        alone: config.headquarters.is_none(),
+    }
+}
+
+/// Where buttons connect, and who else.
+pub(super) fn intake(config: &Config) -> Result<intake::Settings, Error> {
+    let broker = &config.broker;
+    let tls = broker.tls.as_ref().map(|tls| {
+        let config = tls::server(&tls.cert, &tls.key, tls.client_ca.as_deref())?;
+        Ok::<_, Error>(intake::Tls { listen: tls.listen, config, requires_certificate: tls.client_ca.is_some() })
+    });
+    let client = |c: &crate::config::BrokerClient| intake::LocalClient {
+        id: c.id.clone(),
+        password: c.password.clone(),
+        may_read: c.may_read.clone(),
+    };
+    Ok(intake::Settings {
+        plain: broker.listen,
+        tls: tls.transpose()?,
+        max_connections: broker.max_connections,
+        max_per_address: broker.max_per_address,
+        clients: broker.clients.iter().map(client).collect(),
+    })
+}
+
+/// The ways to headquarters.
+pub(super) fn headquarters(
+    hq: &crate::config::Headquarters,
+    config: &Config,
+) -> Result<(events::Settings, objects::Store), Error> {
+    let address = |a: &crate::config::MqttAddress| events::Address { host: a.host.clone(), port: a.port, tls: a.tls };
+    let ca = hq.ca.as_ref().map(|file| std::fs::read(file).map_err(|e| Error::File(file.display().to_string(), e)));
+    let ca = ca.transpose()?;
+    let mqtt = events::Settings {
+        login: hq.login.as_ref().map(|l| (l.username.clone(), l.password.clone())),
+        client_id: hq.client_id.clone(),
+        tls_roots: match &ca {
+            Some(pem) => Some(uplink::tls::client_config(Some(pem), None)?),
+            None => None,
+        },
+        ..events::Settings::new(config.district.id.clone(), hq.mqtt.iter().map(address).collect())
+    };
+    let url = match &hq.objects {
+        Objects::S3 { bucket, prefix } => format!("s3://{bucket}/{prefix}"),
+        Objects::File(dir) => format!("file://{}", dir.display()),
+    };
+    let s3 = hq.s3.clone().unwrap_or_default();
+    let objects = objects::Settings {
+        s3: objects::S3 {
+            endpoint: s3.endpoint.map(|u| u.to_string()),
+            region: s3.region,
+            access_key: s3.access_key,
+            virtual_hosted: !s3.path_style,
+            allow_http: false,
+            ca,
+        },
+        ..objects::Settings::new(url)
+    };
+    Ok((mqtt, objects::open(&objects)?))
+}

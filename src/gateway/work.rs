@@ -1,0 +1,27 @@
+//! What recorders, the forwarder and the API bring to the desk.
+
+use tokio::sync::oneshot;
+
+use crate::{
+    district::{
+        clock::Mono,
+        evidence::{EvidenceObject, Gap},
+        ids::{CameraId, IncidentId},
+    },
+    incident::{engine::CommandError, record::Command},
+};
+
+/// What recorders, the forwarder and the API bring to the desk.
+#[derive(Debug)]
+pub enum Work {
+    /// An object of evidence is on disk.
+    Stored(IncidentId, CameraId, EvidenceObject),
+    /// Headquarters has an object of evidence.
+    Uploaded(IncidentId, CameraId, String),
+    /// Nobody holds an interval.
+    Gap(IncidentId, CameraId, Gap),
+    /// A recording has ended, having been ordered until then.
+    Ended(IncidentId, CameraId, Mono),
+    /// A step of headquarters, by HTTP.
+    Command(Command, oneshot::Sender<Result<(), CommandError>>),
+}

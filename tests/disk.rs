@@ -1,0 +1,173 @@
+//! Disks that are full: no press is acknowledged that is not on disk, nothing goes missing in silence, and everything
+//! mends itself when there is room. On a small tmpfs, which needs the right to mount.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, reason = "tests fail by panicking")]
+
+#[path = "support/evidence.rs"]
+mod evidence;
+#[path = "support/gateway.rs"]
+mod gateway;
+#[path = "support/mqtt.rs"]
+mod mqtt;
+mod support;
+
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use chowki::district::press::Progress;
+use evidence::{Wanted, all_there, assert_whole};
+use gateway::{SOON, Site, quiet_port};
+use mqtt::{Button, Down, Headquarters};
+use support::{cameras, eventually, mosquitto};
+
+const LONG: Duration = Duration::from_secs(60);
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A file system of that many MiB, unmounted when dropped.
+struct Small(PathBuf);
+
+impl Small {
+    fn mount(dir: &Path, mib: u32) -> Option<Self> {
+        let at = dir.join("small");
+        std::fs::create_dir(&at).unwrap();
+        let size = format!("size={mib}m");
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&at).stderr(Stdio::null());
+        if mount.status().is_ok_and(|s| s.success()) {
+            return Some(Self(at));
+        }
+        eprintln!("SKIPPED: a tmpfs cannot be mounted here (it takes root)");
+        None
+    }
+
+    fn data(&self) -> PathBuf {
+        self.0.join("data")
+    }
+
+    /// Takes all the room that is left.
+    fn fill(&self) {
+        let mut ballast = std::fs::File::create(self.0.join("ballast")).unwrap();
+        for size in [1 << 20, 1 << 12] {
+            while ballast.write_all(&vec![0; size]).is_ok() {}
+        }
+    }
+
+    fn make_room(&self) {
+        std::fs::remove_file(self.0.join("ballast")).unwrap();
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_press_on_a_full_disk_is_told_to_headquarters_but_acknowledged_only_when_there_is_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = mosquitto(quiet_port(), dir.path(), "");
+    let hq = Headquarters::subscribe(broker.port);
+    let Some(disk) = Small::mount(dir.path(), 44) else { return };
+    let site = Site::new()
+        .data(&disk.data(), "media_quota = \"64MiB\"\nkeep_free = \"1MiB\"")
+        .headquarters(broker.port)
+        .buttons(2);
+    let gateway = site.spawn(&[("RUST_LOG", "info,chowki::gateway::desk=error")]);
+    gateway.ready();
+    disk.fill();
+    // The journal goes on in the space of its own. A button that reports much, and every time something new, uses it up.
+    let mut talker = Button::connect_with(gateway.mqtt, "b2", 60, "").unwrap();
+    let firmware = "x".repeat(15_000);
+    let health = || gateway.get("/healthz").status;
+    assert_eq!(health(), 200);
+    let mut said = 0;
+    while health() == 200 {
+        assert!(said < 10_000, "the disk is full, and yet it is not");
+        for _ in 0..50 {
+            said += 1;
+            let status = format!(r#"{{"online":true,"tamper":{},"firmware":"{firmware}"}}"#, said % 2 == 0);
+            talker.publish("buttons/b2/status", &status, false).unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(said > 1_000, "the journal's own space was used up by {said} reports");
+    let ailing = gateway.get("/healthz");
+    assert_eq!(ailing.status, 503);
+    assert!(ailing.text().contains("the journal's disk fails"), "{}", ailing.text());
+
+    let mut button = Button::connect(gateway.mqtt, "b1").unwrap();
+    let pid = button.send_press("p-1", "panic").unwrap();
+    let heard = hq.incident("headquarters is told", SOON, |i| i.button.id.to_string() == "b1");
+    assert_eq!(heard.state, Progress::Received, "not on disk, and it says so");
+    eventually(SOON, "its own state says so", || {
+        let status: serde_json::Value = serde_json::from_str(hq.on("chowki/saddar/status").last()?).unwrap();
+        status["journal"].as_str()?.starts_with("failing").then_some(())
+    });
+    std::thread::sleep(2 * SECOND);
+    assert!(!button.has(|d| *d == Down::Ack(pid)), "acknowledged, and it is not on disk");
+    assert!(button.states().is_empty(), "told of what is not proven: {:?}", button.states());
+
+    disk.make_room();
+    button.wait("PUBACK, by itself", SOON, |d| *d == Down::Ack(pid));
+    button.until("p-1", "recorded");
+    eventually(SOON, "well again", || (health() == 200).then_some(()));
+    hq.incident("on disk now", SOON, |i| i.button.id.to_string() == "b1" && i.state >= Progress::Recorded);
+    mqtt::assert_revisions_never_go_back(&hq.documents());
+    // It is one incident, for a device that sends it again, and after a restart.
+    button.press("p-1", "panic");
+    gateway.kill();
+    let gateway = site.start();
+    let incidents = gateway.incidents();
+    assert_eq!((incidents.len(), incidents[0].press_count), (1, 1));
+    assert_eq!(incidents[0].id, heard.id);
+    assert_eq!(hq.latest().len(), 1);
+}
+
+#[test]
+fn evidence_beyond_the_disks_room_goes_through_it_as_headquarters_confirms() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = mosquitto(quiet_port(), dir.path(), "");
+    let hq = Headquarters::subscribe(broker.port);
+    let Some(disk) = Small::mount(dir.path(), 160) else { return };
+    let rig = cameras(quiet_port(), 2);
+    let url = |n: u32| format!("rtsp://127.0.0.1:{}/cam{n}", rig.port);
+    // The journal takes 80 MiB for itself; what is left for evidence are some 12 MiB, three segments.
+    let site = Site::new()
+        .data(&disk.data(), "media_quota = \"64MiB\"\nkeep_free = \"66MiB\"")
+        .headquarters(broker.port)
+        .window(3, 20)
+        .buttons(1)
+        .camera("near", 10, &url(0))
+        .camera("far", 20, &url(1));
+    let gateway = site.start();
+    gateway.cameras_live(2, 4 * SECOND);
+    let mut button = Button::connect(gateway.mqtt, "b1").unwrap();
+    button.press("p-1", "panic");
+    let incident = hq.incident("all evidence at headquarters", LONG, all_there);
+    let evicted = gateway.log().matches("delivered evidence removed to make room").count();
+    assert!(evicted > 0, "there was room for everything");
+    for camera in ["near", "far"] {
+        let wanted = Wanted { camera, video: "h264", fps: 30.0, audio: "opus", step: 0.02 };
+        assert_whole(&site.objects(), &incident, &wanted, 3 * SECOND, 20 * SECOND);
+    }
+
+    // After a restart it knows less than headquarters, and takes nothing back.
+    let playlist = |camera: &str| {
+        std::fs::read_to_string(evidence::folder(&site.objects(), &incident, camera).join("index.m3u8")).unwrap()
+    };
+    let before = [playlist("near"), playlist("far")];
+    let objects: usize = incident.evidence.iter().map(|e| e.objects.len()).sum();
+    assert!(gateway.stop().success());
+    let _gateway = site.start();
+    std::thread::sleep(4 * SECOND);
+    assert_eq!([playlist("near"), playlist("far")], before);
+    for camera in ["near", "far"] {
+        evidence::proven(&evidence::folder(&site.objects(), &incident, camera));
+    }
+    let latest = hq.latest().remove(&incident.id.to_string()).unwrap();
+    assert_eq!(latest.evidence.iter().map(|e| e.objects.len()).sum::<usize>(), objects, "it was all delivered");
+}
