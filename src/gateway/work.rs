@@ -9,6 +9,7 @@ use crate::{
         ids::{CameraId, IncidentId},
     },
     incident::{engine::CommandError, record::Command},
+    spool::Evicted,
 };
 
 /// What recorders, the forwarder and the API bring to the desk.
@@ -20,6 +21,8 @@ pub enum Work {
     Uploaded(IncidentId, CameraId, String),
     /// Nobody holds an interval.
     Gap(IncidentId, CameraId, Gap),
+    /// Objects were removed from the disk that headquarters has.
+    Evicted(Evicted),
     /// A recording has ended, having been ordered until then.
     Ended(IncidentId, CameraId, Mono),
     /// A step of headquarters, by HTTP.

@@ -189,6 +189,10 @@ impl Cases {
                 case.document.revision = case.document.revision.max(revision);
                 Some(incident)
             }
+            Record::Evicted { incident, camera, gone } => {
+                self.cases.get_mut(&incident)?.evicted(camera, gone);
+                Some(incident)
+            }
             Record::Resumed { incident, revision, reboot } => {
                 self.cases.get_mut(&incident)?.resumed(revision, reboot);
                 Some(incident)

@@ -13,7 +13,7 @@ use std::{
 use crate::district::{
     button::ButtonCondition,
     camera::{CameraReport, CameraState},
-    clock::{Mono, Now},
+    clock::{Mono, Now, Utc},
     evidence::{CameraEvidence, DOCUMENT_OBJECTS, EvidenceObject, Gap},
     ids::{ButtonId, CameraId, DistrictId, IncidentId, PressId},
     incident::{ButtonSummary, Incident, LinkedCamera, PressEntry, PressedAt, TimelineEntry},
@@ -21,12 +21,14 @@ use crate::district::{
     press::{Press, PressKind, Progress, StateMessage},
 };
 
+use crate::media::fragment::{fragment_number, init_number};
+
 use super::{
     case::{Case, RecordOrder},
     cases::{Cases, payload_name},
     link::link,
     nearby::{Choice, Nearby},
-    record::{Anchor, COMMAND_ID, COMMANDER, Command, Opened, PressKey, Reboot, Record, Verb},
+    record::{Anchor, COMMAND_ID, COMMANDER, Command, Gone, Opened, PressKey, Reboot, Record, Verb},
     supervision::{Sign, Supervision},
 };
 
@@ -57,6 +59,10 @@ const REVISIONS_UNWRITTEN: u64 = 10_000;
 
 /// Evidence alone makes a new revision at most this often.
 const EVIDENCE_REVISION: Duration = Duration::from_secs(2);
+
+/// A press that joins waits so long at most for headquarters to acknowledge the one before it: of presses that come faster
+/// than headquarters answers it reads the latest.
+const ANSWER_WAIT: Duration = Duration::from_millis(250);
 
 /// What the world is told once the records before it are synced.
 #[derive(Debug, Clone, PartialEq)]
@@ -106,6 +112,8 @@ pub struct Engine {
     cameras: HashMap<CameraId, CameraState>,
     cases: Cases,
     evidence_due: BTreeSet<(Mono, IncidentId)>,
+    /// Incidents with presses that are put out by then at the latest.
+    presses_due: BTreeSet<(Mono, IncidentId)>,
     journal_failing: bool,
 }
 
@@ -120,6 +128,7 @@ impl Engine {
             inventory,
             cameras: HashMap::new(),
             evidence_due: BTreeSet::new(),
+            presses_due: BTreeSet::new(),
             journal_failing: false,
         }
     }
@@ -191,7 +200,8 @@ impl Engine {
             if case.delivered < case.document.revision {
                 out.changed.insert(*id);
             }
-            out.orders.extend(case.orders().filter(|(_, ended)| !ended).map(|(order, _)| order));
+            let orders = case.orders().filter(|(_, ended)| !ended);
+            out.orders.extend(orders.map(|(order, _)| RecordOrder { restarted: true, ..order }));
             if case.open() {
                 let press = case.document.presses.last().and_then(|p| p.press.clone());
                 let told = StateMessage { press, incident: *id, state: case.document.state };
@@ -270,8 +280,13 @@ impl Engine {
             state,
         });
         out.effects.extend(told.map(|message| Effect::Tell(button.clone(), message)));
+        if case.document.state < Progress::Delivered {
+            out.shown.insert(incident);
+        }
         self.record(Record::Delivered { incident, revision, at: now.wall }, out);
-        out.shown.insert(incident);
+        if self.cases.get(incident).is_some_and(|c| c.behind && c.sent.0 <= revision) {
+            self.put_out_presses(incident, now.mono, out);
+        }
         self.close_finished_test(incident, now, out);
     }
 
@@ -318,6 +333,22 @@ impl Engine {
         self.with_evidence(incident, |case| case.object_delivered(camera, name));
     }
 
+    /// Objects that headquarters has, of so many bytes, were removed from this disk; the last one ended at `to`.
+    pub fn evidence_evicted(
+        &mut self,
+        incident: IncidentId,
+        camera: &CameraId,
+        (names, bytes, to): (&[String], u64, Utc),
+        out: &mut Outputs,
+    ) {
+        let Some(case) = self.cases.get_mut(incident) else { return };
+        case.forget(camera, names, bytes);
+        let next = |number: fn(&str) -> Option<u32>| names.iter().filter_map(|n| number(n)).max().map_or(0, |n| n + 1);
+        let (fragment, init) = (next(fragment_number), next(init_number));
+        let gone = Gone { objects: names.len(), bytes, fragment, init, to };
+        self.record(Record::Evicted { incident, camera: camera.clone(), gone }, out);
+    }
+
     /// Nobody holds an interval of a camera's evidence.
     pub fn evidence_gap(&mut self, incident: IncidentId, camera: &CameraId, gap: Gap, out: &mut Outputs) {
         if self.cases.get(incident).is_some() {
@@ -360,13 +391,20 @@ impl Engine {
     /// When [`Engine::timeout`] is due.
     pub fn next_timeout(&self) -> Option<Mono> {
         let evidence = self.evidence_due.first().map(|(at, _)| *at);
-        [self.supervision.next_timeout(), evidence].into_iter().flatten().min()
+        let presses = self.presses_due.first().map(|(at, _)| *at);
+        [self.supervision.next_timeout(), evidence, presses].into_iter().flatten().min()
     }
 
     /// Does what time alone brings: silent buttons, revisions for evidence.
     pub fn timeout(&mut self, now: Now, out: &mut Outputs) {
         for condition in self.supervision.timeout(now) {
             self.condition(condition, out);
+        }
+        while let Some(&(at, incident)) = self.presses_due.first().filter(|(at, _)| *at <= now.mono) {
+            self.presses_due.remove(&(at, incident));
+            if self.cases.get(incident).is_some_and(|c| c.behind) {
+                self.put_out_presses(incident, now.mono, out);
+            }
         }
         while let Some(&(at, incident)) = self.evidence_due.first() {
             if at > now.mono {
@@ -385,8 +423,26 @@ impl Engine {
         let until = press.received.mono + self.settings.after;
         self.record(Record::Joined { incident, entry: entry(press), key, until }, out);
         self.order(incident, out);
-        out.changed.insert(incident);
+        let now = press.received.mono;
+        if let Some(case) = self.cases.get_mut(incident)
+            && case.sent.0 > case.delivered
+            && now < case.sent.1 + ANSWER_WAIT
+            && !out.changed.contains(&incident)
+        {
+            case.behind = true;
+            self.presses_due.insert((case.sent.1 + ANSWER_WAIT, incident));
+        } else {
+            self.put_out_presses(incident, now, out);
+        }
         incident
+    }
+
+    /// Puts out the document with every press so far.
+    fn put_out_presses(&mut self, incident: IncidentId, now: Mono, out: &mut Outputs) {
+        let Some(case) = self.cases.get_mut(incident) else { return };
+        case.sent = (case.document.revision, now);
+        case.behind = false;
+        out.changed.insert(incident);
     }
 
     fn make(&mut self, button: &Arc<Button>, press: &Press, key: PressKey, out: &mut Outputs) -> IncidentId {
@@ -423,10 +479,10 @@ impl Engine {
             }],
         };
         let (from, until) = (now.mono.before(self.settings.before), now.mono + self.settings.after);
-        let opened = Opened { document, keys: vec![key], from, until, delivered: 0, anchor: None };
+        let opened = Opened { document, keys: vec![key], from, until, delivered: 0, anchor: None, gone: Vec::new() };
         self.record(Record::Opened(Box::new(opened)), out);
         self.order(id, out);
-        out.changed.insert(id);
+        self.put_out_presses(id, now.mono, out);
         id
     }
 
