@@ -1,4 +1,5 @@
 //! The HTTP listener against callers that are slow, silent, many or strange; over real sockets.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, reason = "tests panic when they fail")]
 
 use std::{
     convert::Infallible,
@@ -81,7 +82,9 @@ impl Http {
 
     async fn is_well(&self) -> bool {
         let host = self.address;
-        self.say(&format!("GET /healthz HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n")).await.contains("200 OK")
+        self.say(&format!("GET /healthz HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n"))
+            .await
+            .contains("200 OK")
     }
 }
 
@@ -175,7 +178,9 @@ async fn open_connections_do_not_hold_up_the_stop() {
 async fn a_page_from_elsewhere_cannot_press_a_button_of_a_gateway_without_clients() {
     let http = http(limits()).await;
     let post = |host: &str, origin: &str| {
-        format!("POST /press HTTP/1.1\r\nhost: {host}\r\norigin: {origin}\r\ncontent-type: text/plain\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
+        format!(
+            "POST /press HTTP/1.1\r\nhost: {host}\r\norigin: {origin}\r\ncontent-type: text/plain\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+        )
     };
     let own = http.address.to_string();
     assert!(http.say(&post(&own, "http://evil.example")).await.contains("403 Forbidden"));

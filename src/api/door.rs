@@ -87,7 +87,8 @@ mod tests {
 
     #[test]
     fn a_page_from_elsewhere_cannot_post() {
-        let origins = ["http://evil.example", "null", "", "http://127.0.0.1:9999", "http://127.0.0.1:8480.evil.example"];
+        let origins =
+            ["http://evil.example", "null", "", "http://127.0.0.1:9999", "http://127.0.0.1:8480.evil.example"];
         for origin in origins {
             let from = headers(&[("host", "127.0.0.1:8480"), ("origin", origin)]);
             assert_eq!(admit(&Method::POST, &from), Err(Stranger::Origin), "{origin}");
@@ -99,7 +100,8 @@ mod tests {
 
     #[test]
     fn a_name_that_was_made_to_point_at_us_reads_nothing() {
-        for host in ["evil.example:8480", "127.0.0.1.evil.example", "localhost.evil.example", "[::1", "", "x:y", "a:80"] {
+        for host in ["evil.example:8480", "127.0.0.1.evil.example", "localhost.evil.example", "[::1", "", "x:y", "a:80"]
+        {
             assert_eq!(admit(&Method::GET, &headers(&[("host", host)])), Err(Stranger::Name), "{host}");
         }
         let mut two = headers(&[("host", "127.0.0.1")]);

@@ -38,6 +38,9 @@ const TELL_AGAIN: Duration = Duration::from_millis(200);
 /// answers, and every moment is a gap in the pictures; TEARDOWN goes on in the background.
 const LEAVE: Duration = Duration::from_millis(300);
 
+/// Largest picture that is taken, in bytes: one of 4K at the best quality has some 3 MB.
+const MAX_PICTURE: usize = 16 << 20;
+
 /// Everything the task of one camera holds.
 pub(super) struct Keeper {
     pub(super) camera: CameraId,
@@ -106,6 +109,9 @@ impl Keeper {
                 item = demuxed.next() => item,
             };
             let taken = match item {
+                Some(Ok(CodecItem::VideoFrame(frame))) if frame.data().len() > MAX_PICTURE => {
+                    return self.address.too_large(frame.data().len());
+                }
                 Some(Ok(item)) => self.intake.take(item, &demuxed),
                 Some(Err(error)) => return self.address.ended(Some(&error)),
                 None => return self.address.ended(None),

@@ -159,6 +159,12 @@ impl Address {
         Fault::Protocol { address: self.name.clone(), step, said: self.scrub(error) }
     }
 
+    /// The end of a session with a picture that no camera has reason to send.
+    pub(super) fn too_large(&self, bytes: usize) -> Fault {
+        let said = format!("a picture of {} MiB", bytes >> 20);
+        Fault::Protocol { address: self.name.clone(), step: "PLAY", said }
+    }
+
     /// The end of a session that had played.
     pub(super) fn ended(&self, error: Option<&retina::Error>) -> Fault {
         let said = error.map_or_else(|| "the camera closed it".into(), |e| self.scrub(e));
@@ -167,14 +173,8 @@ impl Address {
 
     /// The first line of an error, without what a URL or a camera may repeat of the login.
     fn scrub(&self, error: &retina::Error) -> String {
-        let text = error.to_string();
-        let line = text.lines().next().unwrap_or_default();
-        let mut line: String = line.chars().take(MAX_SAID).collect();
         let password = self.source.login.as_ref().map(|l| l.password.reveal());
-        for secret in [password, self.source.url.query()].into_iter().flatten().filter(|s| !s.is_empty()) {
-            line = line.replace(secret, "[redacted]");
-        }
-        line
+        said(&error.to_string(), &[password, self.source.url.query()])
     }
 
     /// The path, unless it looks as if the login were part of it, as some makers have it. The query is never shown.
@@ -186,5 +186,30 @@ impl Address {
         } else {
             path.to_owned()
         }
+    }
+}
+
+/// The first line of a text from outside, short, visible, and without these secrets.
+fn said(text: &str, secrets: &[Option<&str>]) -> String {
+    let mut line = text.lines().next().unwrap_or_default().to_owned();
+    // Before it is cut short: half a password is one too.
+    for secret in secrets.iter().copied().flatten().filter(|s| !s.is_empty()) {
+        line = line.replace(secret, "[redacted]");
+    }
+    line.chars().take(MAX_SAID).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_part_of_a_password_is_passed_on_however_long_the_camera_talks() {
+        for before in 0..MAX_SAID + 4 {
+            let text = format!("{}hunter2hunter2 tail\nmore", "x".repeat(before));
+            let line = said(&text, &[Some("hunter2hunter2"), None, Some("")]);
+            assert!(!line.contains("hunt") && line.chars().count() <= MAX_SAID, "{line}");
+        }
+        assert_eq!(said("a\u{1b}[2Jb", &[]), "a [2Jb");
     }
 }

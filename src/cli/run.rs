@@ -39,6 +39,7 @@ pub fn run(args: &Args) -> ExitCode {
         }
     };
     check::show(&loaded.warnings);
+    raise_file_limit();
     let runtime = match super::runtime() {
         Ok(runtime) => runtime,
         Err(e) => {
@@ -52,6 +53,17 @@ pub fn run(args: &Args) -> ExitCode {
             error!("{e}");
             ExitCode::from(exit::FAILED)
         }
+    }
+}
+
+/// Takes all the file descriptors that we may have. The limit that programs begin with is that of `select`, 1,024 on
+/// most systems: some hundred cameras and a thousand buttons use it up, and then neither a button nor the journal's
+/// next segment gets one.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let now = getrlimit(Resource::Nofile);
+    if let Err(e) = setrlimit(Resource::Nofile, Rlimit { current: now.maximum, maximum: now.maximum }) {
+        tracing::warn!(error = %e, "the limit of open files stays as it is");
     }
 }
 

@@ -265,13 +265,13 @@ impl Desk {
                 self.bell.ring();
             }
             Work::Uploaded(incident, camera, name) => self.engine.evidence_delivered(incident, &camera, &name),
-            Work::Evicted(incident, camera, names) => {
-                info!(%incident, %camera, objects = names.len(), "made room: headquarters has these");
-                self.engine.evidence_evicted(incident, &camera, &names, out);
-            }
             Work::Gap(incident, camera, gap) => {
                 warn!(%incident, %camera, reason = ?gap.reason, from = %gap.from, to = %gap.to, "a gap in evidence");
                 self.engine.evidence_gap(incident, &camera, gap, out);
+            }
+            Work::Evicted(part) => {
+                let removed = (part.names.as_slice(), part.bytes, part.gap.to);
+                self.engine.evidence_evicted(part.incident, &part.camera, removed, out);
             }
             Work::Ended(incident, camera, until) => {
                 if self.recorders.ended(incident, &camera, until) {

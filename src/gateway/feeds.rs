@@ -46,6 +46,12 @@ impl Feeds {
         Self { rings: Arc::new(rings), handles: Arc::new(handles) }
     }
 
+    /// Rings that a test fills itself.
+    #[cfg(test)]
+    pub fn of(rings: impl IntoIterator<Item = (CameraId, Arc<Ring>)>) -> Self {
+        Self { rings: Arc::new(rings.into_iter().collect()), handles: Arc::default() }
+    }
+
     /// A camera's ring.
     pub fn ring(&self, camera: &CameraId) -> Option<&Arc<Ring>> {
         self.rings.get(camera)

@@ -5,7 +5,7 @@
 //! twice after a crash overwrites itself with the same bytes.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -22,7 +22,7 @@ use super::{board::Board, shelf, work::Work};
 use crate::{
     district::{
         clock::Mono,
-        evidence::CameraEvidence,
+        evidence::{CameraEvidence, Gap, GapReason},
         ids::{CameraId, DistrictId, IncidentId},
         press::Progress,
     },
@@ -45,6 +45,12 @@ const WAIT: (Duration, Duration) = (Duration::from_millis(500), Duration::from_s
 
 /// An object that the store refuses for good is tried again after this long, in case somebody mended the store.
 const SET_ASIDE: Duration = Duration::from_secs(600);
+
+/// An object that failed this often while others went through rests a while, and does not hold up the rest.
+const FAILURES: u32 = 3;
+
+/// How long it rests.
+const REST: Duration = Duration::from_secs(60);
 
 /// Counts, for metrics.
 #[derive(Debug, Default)]
@@ -93,13 +99,33 @@ pub struct Forwarder {
 struct Lists {
     /// Cameras whose playlist or manifest is behind.
     behind: BTreeMap<(IncidentId, CameraId), Behind>,
-    /// What headquarters has of those cameras, by number: the log may let go of it before the lists are complete.
-    delivered: BTreeMap<(IncidentId, CameraId), BTreeMap<u32, ObjectRef>>,
     /// What was last put of each incident's document: its revision, and its state, which headquarters' PUBACK moves
     /// without a revision.
     documents: HashMap<IncidentId, (u64, Progress)>,
-    /// Objects that headquarters refused, until when they rest.
+    /// What each unfinished playlist said when it was last put.
+    playlists: HashMap<(IncidentId, CameraId), String>,
+    /// Objects that rest, until when.
     set_aside: HashMap<String, Mono>,
+    /// How often an object failed while others went through.
+    failed: HashMap<String, u32>,
+    /// Objects that this gateway's disk has lost: nothing waits for them.
+    lost: HashSet<String>,
+}
+
+/// Why an object is not at headquarters.
+enum Failure {
+    /// The store's word.
+    Put(PutError),
+    /// This gateway's disk does not give it back as it was.
+    Lost(String),
+    /// It is not there any more, or cannot be read just now.
+    Unread,
+}
+
+impl From<PutError> for Failure {
+    fn from(error: PutError) -> Self {
+        Self::Put(error)
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -116,6 +142,15 @@ impl Behind {
             Behind::Since(then) => now.since(then) >= PLAYLIST_EVERY,
             Behind::AfterRestart => true,
         }
+    }
+}
+
+impl Lists {
+    /// Counts a failure of an object while others went through; whether it has had its chances.
+    fn fails(&mut self, name: &str) -> bool {
+        let failed = self.failed.entry(name.to_owned()).or_default();
+        *failed += 1;
+        *failed >= FAILURES && self.failed.remove(name).is_some()
     }
 }
 
@@ -165,10 +200,13 @@ impl Forwarder {
 
     /// Puts what is most urgent. Whether there was something to do.
     async fn round(&self, lists: &mut Lists) -> Result<bool, PutError> {
-        let pending = self.asked(self.media.pending(ROUND).await).unwrap_or_default();
         let now = clock::mono();
         lists.set_aside.retain(|_, until| *until > now);
-        let todo: Vec<_> = pending.into_iter().filter(|o| !lists.set_aside.contains_key(&o.to_string())).collect();
+        // However many rest, as many others are looked for behind them.
+        let limit = ROUND + lists.set_aside.len();
+        let pending = self.asked(self.media.pending(limit).await).unwrap_or_default();
+        let rests = |o: &ObjectRef| lists.set_aside.contains_key(&o.to_string());
+        let todo: Vec<_> = pending.into_iter().filter(|o| !rests(o)).take(ROUND).collect();
         let found = !todo.is_empty();
         let mut turn = tokio::time::Instant::now();
         let uploads = todo.into_iter().map(|object| {
@@ -178,28 +216,55 @@ impl Forwarder {
         });
         let uploads: Vec<_> = uploads.collect();
         let done: Vec<_> = stream::iter(uploads).buffer_unordered(AT_ONCE).collect().await;
+        let works = done.iter().any(|(result, _)| result.is_ok());
         let mut failure = None;
-        for (result, mut object) in done {
+        for (result, object) in done {
+            let key = (object.meta.incident, object.meta.camera.clone());
+            let name = object.to_string();
             match result {
                 Ok(()) => {
-                    let key = (object.meta.incident, object.meta.camera.clone());
-                    lists.behind.entry(key.clone()).or_insert(Behind::Since(now));
-                    object.delivered = true;
-                    lists.delivered.entry(key).or_default().insert(object.meta.number, object);
+                    lists.failed.remove(&name);
+                    lists.behind.entry(key).or_insert(Behind::Since(now));
                 }
-                Err(e @ PutError::Refused { .. }) => {
+                Err(Failure::Put(e @ PutError::Refused { .. })) => {
                     error!(error = %e, object = %object, "set aside; the rest goes on");
-                    lists.set_aside.insert(object.to_string(), now + SET_ASIDE);
+                    lists.set_aside.insert(name, now + SET_ASIDE);
                 }
-                Err(e) => failure = Some(e),
+                Err(Failure::Put(e)) => {
+                    if works && lists.fails(&name) {
+                        warn!(error = %e, object = %object, "rests a while; the rest goes on");
+                        lists.set_aside.insert(name, now + REST);
+                    }
+                    failure = Some(e);
+                }
+                Err(Failure::Lost(why)) => {
+                    lists.set_aside.insert(name.clone(), now + SET_ASIDE);
+                    if lists.lost.insert(name) {
+                        error!(%why, object = %object, "evidence is damaged on this gateway's disk");
+                        lists.behind.entry(key).or_insert(Behind::Since(now));
+                        self.report_lost(&object).await;
+                    }
+                }
+                Err(Failure::Unread) => drop(lists.set_aside.insert(name, now + REST)),
             }
         }
         match failure {
-            Some(e) => Err(e),
-            None => {
-                let listed = self.put_due_lists(lists).await?;
-                Ok(self.put_documents(lists).await? || listed || found)
+            // When some went through, the way is open: what is short is not held up by what failed.
+            Some(e) if !works => Err(e),
+            failure => {
+                let documents = self.put_documents(lists).await?;
+                let put = self.put_due_lists(lists).await?;
+                failure.map_or(Ok(documents || put || found), Err)
             }
+        }
+    }
+
+    /// Evidence that is damaged is a gap.
+    async fn report_lost(&self, object: &ObjectRef) {
+        let meta = &object.meta;
+        if meta.from < meta.to {
+            let gap = Gap { from: meta.from, to: meta.to, reason: GapReason::DiskFailed };
+            let _ = self.work.send(Work::Gap(meta.incident, meta.camera.clone(), gap)).await;
         }
     }
 
@@ -208,18 +273,22 @@ impl Forwarder {
         self.bandwidth.map_or(Duration::ZERO, |bits| Duration::from_secs_f64(bytes as f64 * 8.0 / bits.max(1) as f64))
     }
 
-    async fn upload(&self, object: ObjectRef, from: tokio::time::Instant) -> (Result<(), PutError>, ObjectRef) {
+    async fn upload(&self, object: ObjectRef, from: tokio::time::Instant) -> (Result<(), Failure>, ObjectRef) {
         tokio::time::sleep_until(from).await;
         (self.forward(&object).await, object)
     }
 
     /// One object, from the log to headquarters.
-    async fn forward(&self, object: &ObjectRef) -> Result<(), PutError> {
+    async fn forward(&self, object: &ObjectRef) -> Result<(), Failure> {
         let meta = &object.meta;
         let name = format!("{}/{}", shelf::folder(&self.district, meta.incident, &meta.camera), meta.name);
-        let Some(bytes) = self.asked(self.media.read(object).await) else {
-            // Damaged on this disk: it cannot be delivered, and must not block the rest.
-            return Err(PutError::Refused { name, why: "it cannot be read from this gateway's disk".into() });
+        let bytes = match self.media.read(object).await {
+            Ok(bytes) => bytes,
+            Err(e @ crate::spool::Error::Damaged { .. }) => return Err(Failure::Lost(e.to_string())),
+            Err(e) => {
+                warn!(object = %object, error = %e, "the media log");
+                return Err(Failure::Unread);
+            }
         };
         let size = bytes.len() as u64;
         self.store.put(&name, bytes).await?;
@@ -254,16 +323,21 @@ impl Forwarder {
             let document = self.board.incident_of(*incident);
             let Some(evidence) = document.as_ref().and_then(|d| d.evidence.iter().find(|e| e.camera == *camera)) else {
                 lists.behind.remove(key);
-                lists.delivered.remove(key);
                 continue;
             };
-            let delivered = lists.delivered.entry(key.clone()).or_default();
-            if self.put_lists(*incident, evidence, delivered, matches!(behind, Behind::AfterRestart)).await? {
-                info!(%incident, %camera, "all evidence of this camera is at headquarters");
-                lists.behind.remove(key);
-                lists.delivered.remove(key);
-            } else {
-                lists.behind.insert(key.clone(), Behind::Since(now));
+            let maybe = matches!(behind, Behind::AfterRestart);
+            match self.put_lists(*incident, evidence, maybe, lists).await {
+                Ok(true) => {
+                    info!(%incident, %camera, "all evidence of this camera is at headquarters");
+                    lists.behind.remove(key);
+                    lists.playlists.remove(key);
+                }
+                Ok(false) => drop(lists.behind.insert(key.clone(), Behind::Since(now))),
+                Err(e @ PutError::Refused { .. }) => {
+                    error!(error = %e, "left out; the rest goes on");
+                    lists.behind.remove(key);
+                }
+                Err(e) => return Err(e),
             }
         }
         Ok(!due.is_empty())
@@ -274,26 +348,25 @@ impl Forwarder {
         &self,
         incident: IncidentId,
         evidence: &CameraEvidence,
-        delivered: &mut BTreeMap<u32, ObjectRef>,
         maybe: bool,
+        lists: &mut Lists,
     ) -> Result<bool, PutError> {
-        let held = self.asked(self.media.evidence(incident, &evidence.camera).await).unwrap_or_default();
+        let Some(held) = self.asked(self.media.evidence(incident, &evidence.camera).await) else { return Ok(false) };
         let folder = shelf::folder(&self.district, incident, &evidence.camera);
-        let finished = evidence.ended && held.iter().all(|o| o.delivered);
-        delivered.extend(held.into_iter().filter(|o| o.delivered).map(|o| (o.meta.number, o)));
-        if delivered.len() < evidence.objects.iter().filter(|o| o.delivered).count() {
-            // Of an earlier run, and no longer in the log: a list without them would take back what is known.
-            warn!(%incident, camera = %evidence.camera, "headquarters has more than is known here; its lists stay");
-            return Ok(finished);
-        }
-        let there: Vec<_> = delivered.values().cloned().collect();
+        let there: Vec<_> = held.iter().filter(|o| o.delivered).cloned().collect();
+        let settled = |o: &ObjectRef| o.delivered || lists.lost.contains(&o.to_string());
+        let finished = evidence.ended && held.iter().all(settled);
         let manifest_name = format!("{folder}/manifest.json");
         if there.is_empty() || (finished && maybe && self.store.head(&manifest_name).await?.is_some()) {
             return Ok(finished);
         }
         let growing = CameraEvidence { ended: finished, ..evidence.clone() };
         let playlist = shelf::playlist(&there, Some(&growing));
-        self.store.put(&format!("{folder}/index.m3u8"), Bytes::from(playlist)).await?;
+        let key = (incident, evidence.camera.clone());
+        if finished || lists.playlists.get(&key) != Some(&playlist) {
+            self.store.put(&format!("{folder}/index.m3u8"), Bytes::from(playlist.clone())).await?;
+            lists.playlists.insert(key, playlist);
+        }
         if finished {
             let manifest = shelf::manifest(folder.clone(), &there, evidence);
             let json = serde_json::to_vec_pretty(&manifest).unwrap_or_default();
@@ -312,7 +385,10 @@ impl Forwarder {
         for document in &new {
             let json = serde_json::to_vec_pretty(document.as_ref()).unwrap_or_default();
             let name = format!("{}/incidents/{}/incident.json", self.district, document.id);
-            self.store.put(&name, Bytes::from(json)).await?;
+            match self.store.put(&name, Bytes::from(json)).await {
+                Err(e @ PutError::Refused { .. }) => error!(error = %e, "left out; the rest goes on"),
+                put => put?,
+            }
             lists.documents.insert(document.id, (document.revision, document.state));
         }
         Ok(!new.is_empty())
@@ -321,5 +397,105 @@ impl Forwarder {
     /// What the media log answered; a failure is logged, and asked again in the next round.
     fn asked<T>(&self, answer: Result<T, crate::spool::Error>) -> Option<T> {
         answer.inspect_err(|e| warn!(error = %e, "the media log")).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        district::clock::Utc,
+        spool::{MediaSettings, ObjectMeta},
+        uplink::objects,
+    };
+
+    struct Rig {
+        forwarder: Forwarder,
+        work: mpsc::Receiver<Work>,
+        out: std::path::PathBuf,
+        log: std::path::PathBuf,
+        _dir: tempfile::TempDir,
+    }
+
+    fn rig() -> Rig {
+        let dir = tempfile::tempdir().unwrap();
+        let (log, out) = (dir.path().join("media"), dir.path().join("hq"));
+        std::fs::create_dir(&out).unwrap();
+        let settings = MediaSettings { sync_every: Duration::ZERO, keep_free: 0, ..MediaSettings::default() };
+        let (media, _, _) = MediaStore::open(&log, settings, &Scope::new("test")).unwrap();
+        let (work, queue) = mpsc::channel(1024);
+        let forwarder = Forwarder {
+            district: "saddar".parse().unwrap(),
+            media,
+            store: objects::open(&objects::Settings::new(format!("file://{}", out.display()))).unwrap(),
+            board: Arc::new(Board::new(0)),
+            work,
+            bandwidth: None,
+            bell: Bell::default(),
+            counts: Arc::default(),
+        };
+        Rig { forwarder, work: queue, out, log, _dir: dir }
+    }
+
+    async fn store(rig: &Rig, incident: IncidentId, name: &str, number: u32) {
+        let payload = Bytes::from(vec![number as u8; 1000]);
+        let meta = ObjectMeta {
+            incident,
+            camera: "c1".parse().unwrap(),
+            rank: 0,
+            name: name.into(),
+            number,
+            from: Utc::from_micros(1_000_000 * i64::from(number)),
+            to: Utc::from_micros(1_000_000 * i64::from(number + 1)),
+            duration_us: 1_000_000,
+            key: true,
+            sha256: crate::media::manifest::sha256(&payload),
+            size: 1000,
+            extra: serde_json::Value::Null,
+        };
+        rig.forwarder.media.append(meta, payload).unwrap().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn however_many_objects_the_store_refuses_the_rest_is_delivered() {
+        let rig = rig();
+        let (old, new) = (IncidentId::derive(1, b"old"), IncidentId::derive(2, b"new"));
+        store(&rig, old, "00001.m4s", 1).await;
+        for n in 0..2 * ROUND as u32 {
+            store(&rig, new, &format!("no//name-{n}"), n).await;
+        }
+        let mut lists = Lists::default();
+        for _ in 0..4 {
+            rig.forwarder.round(&mut lists).await.unwrap();
+        }
+        assert!(rig.out.join(format!("saddar/incidents/{old}/c1/00001.m4s")).exists());
+    }
+
+    #[tokio::test]
+    async fn an_object_that_this_disk_has_lost_is_a_gap_and_nothing_waits_for_it() {
+        let mut rig = rig();
+        let incident = IncidentId::derive(1, b"x");
+        store(&rig, incident, "00001.m4s", 1).await;
+        store(&rig, incident, "00002.m4s", 2).await;
+        for file in std::fs::read_dir(&rig.log).unwrap().map(|f| f.unwrap().path()).filter(|f| f.is_file()) {
+            let mut bytes = std::fs::read(&file).unwrap();
+            if let Some(at) = bytes.windows(100).position(|w| w == [1u8; 100]) {
+                bytes[at] ^= 0xff;
+                std::fs::write(&file, bytes).unwrap();
+            }
+        }
+        let mut lists = Lists::default();
+        rig.forwarder.round(&mut lists).await.unwrap();
+        let gaps = |rig: &mut Rig| {
+            let next = || rig.work.try_recv().ok();
+            std::iter::from_fn(next).filter(|w| matches!(w, Work::Gap(..))).count()
+        };
+        assert_eq!(gaps(&mut rig), 1);
+        let mut evidence = CameraEvidence::asked("c1".parse().unwrap(), Utc::default(), Utc::default());
+        evidence.ended = true;
+        assert!(rig.forwarder.put_lists(incident, &evidence, false, &mut lists).await.unwrap());
+        assert!(rig.out.join(format!("saddar/incidents/{incident}/c1/manifest.json")).exists());
+        rig.forwarder.round(&mut lists).await.unwrap();
+        assert_eq!(gaps(&mut rig), 0, "told once");
     }
 }

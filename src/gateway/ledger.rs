@@ -226,3 +226,32 @@ pub fn replay(engine: &mut Engine, entries: impl IntoIterator<Item = Entry>) -> 
     }
     unread
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spool::JournalSettings;
+
+    #[tokio::test]
+    async fn a_turn_larger_than_the_journals_queue_is_written_and_answered_only_then() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || spool::journal::open(dir.path(), JournalSettings::default()).unwrap();
+        let (journal, ..) = open();
+        let mut ledger = Ledger::new(journal.clone(), 0);
+        let records: Vec<_> =
+            (100..160).map(|n| Record::Commands { ids: vec![n.to_string().repeat(60_000)] }).collect();
+        let (reply, mut answer) = oneshot::channel();
+        let promises = Promises { answers: vec![(reply, Ok(()))], ..Promises::default() };
+        assert!(ledger.write(&records, BTreeSet::new(), promises).is_none());
+        let mut kept = Vec::new();
+        while !ledger.is_idle() {
+            assert!(answer.try_recv().is_err(), "nothing is told before it is synced");
+            kept.extend(ledger.synced().await.answers);
+            ledger.hand_over();
+        }
+        assert_eq!(kept.len(), 1, "the promise is kept");
+        journal.close();
+        drop((ledger, journal));
+        assert_eq!(open().1.len(), records.len());
+    }
+}

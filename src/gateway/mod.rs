@@ -10,6 +10,7 @@
 //! ```
 
 pub mod board;
+mod coverage;
 pub mod desk;
 mod facade;
 pub mod feeds;
@@ -276,9 +277,12 @@ fn watch_evictions(mut evictions: mpsc::Receiver<Vec<Evicted>>, work: mpsc::Send
     scope.spawn("evictions", async move {
         while let Some(parts) = evictions.recv().await {
             for part in parts {
-                let told = match part.delivered {
-                    true => Work::Evicted(part.incident, part.camera, part.names),
-                    false => Work::Gap(part.incident, part.camera, part.gap),
+                let told = if part.delivered {
+                    info!(incident = %part.incident, camera = %part.camera, objects = part.names.len(),
+                        "made room: headquarters has these");
+                    Work::Evicted(part)
+                } else {
+                    Work::Gap(part.incident, part.camera, part.gap)
                 };
                 if work.send(told).await.is_err() {
                     return;

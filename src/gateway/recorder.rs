@@ -3,11 +3,13 @@
 
 use std::{collections::HashMap, time::Duration};
 
+use bytes::Bytes;
 use futures::{StreamExt, stream::FuturesOrdered};
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 use super::{
+    coverage::{Asked, Coverage, Origin, Part},
     feeds::Feeds,
     shelf::{self, Whose},
     work::Work,
@@ -29,14 +31,14 @@ use crate::{
     spool::{MediaStore, ObjectMeta, ObjectRef, Ticket},
 };
 
-/// A hole in a recording shorter than this is a camera's jitter, not a gap.
-const TOLERANCE: Duration = Duration::from_millis(500);
-
 /// A camera whose last frame is older than this is not sending.
 const SENDING: Duration = Duration::from_secs(2);
 
 /// Frames of the window may still be on their way when it ends.
 const LAST_FRAMES: Duration = Duration::from_millis(500);
+
+/// Where recordings ended is remembered this long: by then no ring holds anything from before it.
+const REMEMBERED: Duration = Duration::from_secs(600);
 
 /// The recordings that run.
 pub struct Recorders {
@@ -44,15 +46,18 @@ pub struct Recorders {
     store: MediaStore,
     work: mpsc::Sender<Work>,
     scope: Scope,
-    /// When this gateway began: what is missing before that, no gateway could record.
-    began: Mono,
     running: HashMap<(IncidentId, CameraId), (RecordOrder, watch::Sender<Mono>)>,
+    /// Where recordings of this run ended, for when they are extended.
+    past: HashMap<(IncidentId, CameraId), Mono>,
+    /// When this run began.
+    begun: Mono,
 }
 
 impl Recorders {
     /// None running yet.
     pub fn new(feeds: Feeds, store: MediaStore, work: mpsc::Sender<Work>, scope: Scope) -> Self {
-        Self { feeds, store, work, scope, began: clock::mono(), running: HashMap::new() }
+        let (running, past) = (HashMap::new(), HashMap::new());
+        Self { feeds, store, work, scope, running, past, begun: clock::mono() }
     }
 
     /// Begins a recording, or moves the end of the one that runs.
@@ -66,13 +71,14 @@ impl Recorders {
         let (until, watch) = watch::channel(order.until);
         let job = Job {
             whose: Whose { incident: order.incident, camera: order.camera.clone(), rank: order.rank },
-            from: order.from,
+            past: self.past.get(&key).copied(),
+            begun: self.begun,
+            order: order.clone(),
             until: watch,
             feeds: self.feeds.clone(),
             store: self.store.clone(),
             work: self.work.clone(),
             scope: self.scope.clone(),
-            began: self.began,
         };
         self.running.insert(key, (order, until));
         self.scope.spawn("recording", job.run());
@@ -80,7 +86,11 @@ impl Recorders {
 
     /// A recording has ended at `until`. When it was extended in that very moment it begins again, and has not ended.
     pub fn ended(&mut self, incident: IncidentId, camera: &CameraId, until: Mono) -> bool {
-        let Some((order, _)) = self.running.remove(&(incident, camera.clone())) else { return true };
+        let key = (incident, camera.clone());
+        let Some((order, _)) = self.running.remove(&key) else { return true };
+        let now = clock::mono();
+        self.past.retain(|_, ended| now.since(*ended) < REMEMBERED);
+        self.past.insert(key, until);
         if order.until > until {
             self.order(order);
             return false;
@@ -91,13 +101,16 @@ impl Recorders {
 
 struct Job {
     whose: Whose,
-    from: Mono,
+    order: RecordOrder,
+    /// Until when it was recorded before in this run.
+    past: Option<Mono>,
+    /// When this run began.
+    begun: Mono,
     until: watch::Receiver<Mono>,
     feeds: Feeds,
     store: MediaStore,
     work: mpsc::Sender<Work>,
     scope: Scope,
-    began: Mono,
 }
 
 impl Job {
@@ -116,19 +129,16 @@ impl Job {
     async fn record(&mut self) -> Option<Mono> {
         let (incident, camera) = (self.whose.incident, self.whose.camera.clone());
         let held = self.held().await;
-        let mut shelf = Shelf::new(self, &held);
-        let Some(ring) = self.feeds.ring(&camera).cloned() else {
+        let ring = self.feeds.ring(&camera).cloned();
+        let sends = ring.as_ref().and_then(|r| r.newest()).is_some_and(|at| clock::mono().since(at) < SENDING);
+        let mut shelf = Shelf::new(self, &held, sends);
+        let Some(ring) = ring else {
             warn!(%incident, %camera, "the camera is no longer in the config; nothing is recorded of it");
-            let until = *self.until.borrow();
-            shelf.covered_until(self.wall_of(until)).await;
-            return Some(until);
+            return Some(self.end(&mut shelf).await);
         };
-        let resumed = !held.is_empty();
-        // After a restart the ring begins anew; after an extension it still holds what came since.
-        let start = if resumed { self.mono_of(shelf.covered).max(self.from) } else { self.from };
-        if ring.newest().is_some_and(|at| clock::mono().since(at) < SENDING) {
-            shelf.missing = GapReason::BeforeRing;
-        }
+        // What the ring holds from before a restart is nothing; after an extension it still holds what came since. That
+        // begins at a key frame, so some frames are there twice.
+        let start = self.past.unwrap_or(self.order.from).max(self.order.from);
         let mut ring_ended = false;
         let mut reader = ring.reader(Start::Arrived(start));
         let stopping = self.scope.stopping();
@@ -140,7 +150,6 @@ impl Job {
                 Some((stored, meta)) = shelf.syncing.next() => shelf.synced(stored, meta).await,
                 read = reader.next(), if !ring_ended => match read {
                     Read::Frame(frame) if frame.arrived > until => break,
-                    Read::Frame(frame) if resumed && frame.captured < shelf.resumed_at => {}
                     Read::Frame(frame) => shelf.frame(&frame).await,
                     Read::Skipped(frames) => shelf.skipped(frames).await,
                     Read::Ended => ring_ended = true,
@@ -154,10 +163,17 @@ impl Job {
                 }
             }
         }
-        let until = *self.until.borrow();
         shelf.finish().await;
-        shelf.covered_until(self.wall_of(until)).await;
-        Some(until)
+        Some(self.end(&mut shelf).await)
+    }
+
+    /// Writes down what is missing at the end.
+    async fn end(&self, shelf: &mut Shelf) -> Mono {
+        let until = *self.until.borrow();
+        let asked = self.order.window.1.after(until.since(self.order.until));
+        let gaps = shelf.coverage.ended(until, wall_of(until), asked);
+        shelf.gaps(gaps).await;
+        until
     }
 
     /// What is stored already.
@@ -171,20 +187,16 @@ impl Job {
         }
     }
 
-    fn wall_of(&self, at: Mono) -> Utc {
-        let now = clock::now();
-        if at >= now.mono { now.wall.after(at.since(now.mono)) } else { now.wall.before(now.mono.since(at)) }
-    }
-
-    fn mono_of(&self, at: Utc) -> Mono {
-        let now = clock::now();
-        now.mono.before(now.wall.since(at))
-    }
-
     async fn tell(&self, work: Work) {
         // Fails only when the desk has gone, and then nobody needs it.
         let _ = self.work.send(work).await;
     }
+}
+
+/// A monotonic time by the clock on the wall.
+fn wall_of(at: Mono) -> Utc {
+    let now = clock::now();
+    if at >= now.mono { now.wall.after(at.since(now.mono)) } else { now.wall.before(now.mono.since(at)) }
 }
 
 /// Resolves at that time, or as soon as the time is moved.
@@ -204,41 +216,61 @@ struct Shelf {
     store: MediaStore,
     work: mpsc::Sender<Work>,
     syncing: FuturesOrdered<Syncing>,
-    /// Up to here nothing is missing that is not written down as a gap.
-    covered: Utc,
-    /// Where a recording that goes on went on.
-    resumed_at: Utc,
-    /// When this gateway began.
-    began: Utc,
-    /// Why what is missing next is missing, as far as this gateway ran.
-    missing: GapReason,
+    /// What is missing.
+    coverage: Coverage,
+    /// An init segment that is not stored yet: nothing that comes after it plays without it.
+    owed: Option<(ObjectMeta, Bytes)>,
 }
 
 type Syncing = std::pin::Pin<Box<dyn Future<Output = (Result<(), crate::spool::Error>, ObjectMeta)> + Send>>;
 
 impl Shelf {
-    fn new(job: &Job, held: &[ObjectRef]) -> Self {
-        let last = held.iter().map(|o| o.meta.to).max();
-        let covered = last.unwrap_or_else(|| job.wall_of(job.from));
+    fn new(job: &Job, held: &[ObjectRef], sends: bool) -> Self {
+        let order = &job.order;
+        let mut position = shelf::position(held);
+        // Stored in this order, whatever the clock said meanwhile; an init segment has no time.
+        let last = held.iter().rev().map(|o| &o.meta).find(|m| m.from < m.to).map(|m| m.to);
+        // What headquarters alone has is neither overwritten nor recorded again.
+        let gone = (order.gone.objects > 0).then_some(order.gone.to);
+        if gone.is_some() && last.is_none() {
+            position.at = order.gone.to.since(order.window.0);
+        }
+        position.fragment = position.fragment.max(order.gone.fragment);
+        position.init = position.init.max(order.gone.init);
+        let origin = match job.past {
+            Some(until) => Origin::Extended(until),
+            None if order.restarted || !held.is_empty() || gone.is_some() => {
+                Origin::Restarted { rebooted: order.rebooted }
+            }
+            None => Origin::Fresh,
+        };
+        let asked = Asked {
+            origin,
+            from: order.from,
+            window: order.window,
+            begun: job.begun,
+            stored: last.or(gone),
+            lasts: position.at,
+            why: if sends { GapReason::BeforeRing } else { GapReason::CameraDown },
+        };
         Self {
             whose: job.whose.clone(),
             recording: None,
-            position: shelf::position(held),
+            position,
             store: job.store.clone(),
             work: job.work.clone(),
             syncing: FuturesOrdered::new(),
-            covered,
-            resumed_at: covered,
-            began: job.wall_of(job.began),
-            missing: GapReason::CameraDown,
+            coverage: Coverage::new(asked),
+            owed: None,
         }
     }
 
     async fn frame(&mut self, frame: &std::sync::Arc<Frame>) {
+        let (coverage, position) = (&self.coverage, self.position);
         let recording = self.recording.get_or_insert_with(|| {
-            let hole =
-                if self.position == Position::default() { Duration::ZERO } else { frame.captured.since(self.covered) };
-            Recording::resume(shelf::fragments(), Position { at: self.position.at + hole, ..self.position })
+            let begins = position == Position::default();
+            let hole = if begins { Duration::ZERO } else { coverage.hole(frame.arrived, frame.captured) };
+            Recording::resume(shelf::fragments(), Position { at: position.at + hole, ..position })
         });
         let pieces = recording.push(frame);
         self.put(pieces).await;
@@ -248,7 +280,7 @@ impl Shelf {
         warn!(incident = %self.whose.incident, camera = %self.whose.camera, frames, "the recorder fell behind the ring");
         let pieces = self.recording.as_mut().map(Recording::skip).unwrap_or_default();
         self.put(pieces).await;
-        self.missing = GapReason::RecorderBehind;
+        self.coverage.skipped();
     }
 
     async fn finish(&mut self) {
@@ -264,7 +296,15 @@ impl Shelf {
         next -= pieces.iter().filter(|p| matches!(p, Piece::Fragment(_))).count() as u32;
         for piece in pieces {
             if let Piece::Fragment(fragment) = &piece {
-                self.cover(fragment.from, fragment.to).await;
+                let part = Part {
+                    arrived: fragment.arrived,
+                    captured: (fragment.from, fragment.to),
+                    at: fragment.at,
+                    duration: fragment.duration,
+                    discontinuity: fragment.discontinuity,
+                };
+                let gaps = self.coverage.part(part);
+                self.gaps(gaps).await;
                 next = fragment.number + 1;
             }
             if let Piece::Refused { error, track } = &piece {
@@ -272,11 +312,28 @@ impl Shelf {
                 warn!(%incident, %camera, ?track, %error, "cannot be recorded");
             }
             let Some((meta, bytes)) = shelf::stored(&self.whose, &piece, next) else { continue };
-            match self.store.append(meta.clone(), bytes) {
-                Ok(ticket) => self.syncing.push_back(Box::pin(sync(ticket, meta))),
-                Err(e) => self.lost(&e, &meta).await,
+            if matches!(piece, Piece::Init(_)) {
+                self.owed = Some((meta, bytes));
+                continue;
+            }
+            let first = self.owed.take();
+            if let Some((init, bytes)) = first
+                && let Err(e) = self.append(init.clone(), bytes.clone())
+            {
+                self.owed = Some((init, bytes));
+                self.lost(&e, &meta).await;
+                continue;
+            }
+            if let Err(e) = self.append(meta.clone(), bytes) {
+                self.lost(&e, &meta).await;
             }
         }
+    }
+
+    fn append(&mut self, meta: ObjectMeta, bytes: Bytes) -> Result<(), crate::spool::Error> {
+        let ticket = self.store.append(meta.clone(), bytes)?;
+        self.syncing.push_back(Box::pin(sync(ticket, meta)));
+        Ok(())
     }
 
     async fn synced(&mut self, stored: Result<(), crate::spool::Error>, meta: ObjectMeta) {
@@ -292,41 +349,14 @@ impl Shelf {
     async fn lost(&mut self, error: &crate::spool::Error, meta: &ObjectMeta) {
         warn!(incident = %meta.incident, camera = %meta.camera, name = meta.name, %error, "evidence not stored");
         if meta.to > meta.from {
-            self.gap(meta.from, meta.to, GapReason::DiskFailed).await;
+            self.gaps(vec![Coverage::lost(meta.from, meta.to)]).await;
         }
     }
 
-    async fn cover(&mut self, from: Utc, to: Utc) {
-        self.hole(from).await;
-        self.missing = GapReason::CameraDown;
-        self.covered = self.covered.max(to);
-    }
-
-    /// Writes down what is missing at the end.
-    async fn covered_until(&mut self, end: Utc) {
-        self.hole(end).await;
-        self.covered = self.covered.max(end);
-    }
-
-    /// Writes down what is missing between what is covered and `to`, if it is more than jitter.
-    async fn hole(&mut self, to: Utc) {
-        let mut from = self.covered;
-        if to.since(from) <= TOLERANCE {
-            return;
+    async fn gaps(&mut self, gaps: Vec<Gap>) {
+        for gap in gaps {
+            self.tell(Work::Gap(self.whose.incident, self.whose.camera.clone(), gap)).await;
         }
-        if from < self.began {
-            // The moment in which cameras connect belongs to the start.
-            let until = if to.since(self.began) <= TOLERANCE { to } else { self.began };
-            self.gap(from, until, GapReason::GatewayDown).await;
-            from = until;
-        }
-        if from < to {
-            self.gap(from, to, self.missing).await;
-        }
-    }
-
-    async fn gap(&mut self, from: Utc, to: Utc, reason: GapReason) {
-        self.tell(Work::Gap(self.whose.incident, self.whose.camera.clone(), Gap { from, to, reason })).await;
     }
 
     async fn tell(&mut self, work: Work) {
@@ -336,4 +366,146 @@ impl Shelf {
 
 async fn sync(ticket: Ticket<ObjectRef>, meta: ObjectMeta) -> (Result<(), crate::spool::Error>, ObjectMeta) {
     (ticket.await.map(drop), meta)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{
+        incident::record::Gone,
+        media::{
+            frame::{Codec, Format, Track},
+            ring::{Limits, Ring},
+        },
+        spool::MediaSettings,
+    };
+
+    const AVCC: &[u8] = &[1, 0x4d, 0x40, 0x28, 0xff, 0xe1, 0, 4, 0x67, 0x4d, 0x40, 0x28, 1, 0, 2, 0x68, 0xee];
+
+    struct Rig {
+        recorders: Recorders,
+        store: MediaStore,
+        ring: Arc<Ring>,
+        work: mpsc::Receiver<Work>,
+        format: Arc<Format>,
+        order: RecordOrder,
+        pushed: i64,
+        _dir: tempfile::TempDir,
+    }
+
+    fn rig(queue_bytes: u32) -> Rig {
+        let dir = tempfile::tempdir().unwrap();
+        let sync_every = Duration::from_millis(5);
+        let settings = MediaSettings { queue_bytes, keep_free: 0, sync_every, ..MediaSettings::default() };
+        let scope = Scope::new("test");
+        let (store, _, _) = MediaStore::open(dir.path(), settings, &scope).unwrap();
+        let ring = Ring::new(Limits { span: Duration::from_secs(30), bytes: 1 << 20 });
+        let camera: CameraId = "c1".parse().unwrap();
+        let (work, queue) = mpsc::channel(1024);
+        let feeds = Feeds::of([(camera.clone(), ring.clone())]);
+        let now = clock::now();
+        let format = Format {
+            codec: Codec::H264,
+            clock_rate: 90_000,
+            width: 1920,
+            height: 1080,
+            channels: 0,
+            config: Bytes::from_static(AVCC),
+            rfc6381: String::new(),
+        };
+        let until = now.mono + Duration::from_millis(300);
+        let order = RecordOrder {
+            incident: IncidentId::derive(1, b"x"),
+            camera,
+            rank: 0,
+            from: now.mono,
+            until,
+            window: (now.wall, now.wall.after(Duration::from_millis(300))),
+            restarted: false,
+            rebooted: false,
+            gone: Gone::default(),
+        };
+        let recorders = Recorders::new(feeds, store.clone(), work, scope);
+        Rig { recorders, store, ring, work: queue, format: Arc::new(format), order, pushed: 0, _dir: dir }
+    }
+
+    impl Rig {
+        /// A key frame, dated so many seconds off, as a new timeline when that changes.
+        fn push(&mut self, off: i64) {
+            self.pushed += 1;
+            let now = clock::now();
+            self.ring.push(Frame {
+                track: Track::Video,
+                timeline: u32::from(off != 0),
+                ticks: i64::try_from(now.mono.since_boot().as_millis()).unwrap() * 90,
+                captured: now.wall.shifted(off * 1_000_000),
+                arrived: now.mono,
+                key: true,
+                lost_before: 0,
+                format: self.format.clone(),
+                data: Bytes::from(vec![0; 64]),
+            });
+        }
+
+        /// Sends frames until the recording has ended; gives the gaps that were told.
+        async fn until_ended(&mut self, off: i64) -> Vec<Gap> {
+            let mut gaps = Vec::new();
+            loop {
+                self.push(off);
+                tokio::time::sleep(Duration::from_millis(40)).await;
+                while let Ok(work) = self.work.try_recv() {
+                    match work {
+                        Work::Gap(_, _, gap) => gaps.push(gap),
+                        Work::Ended(incident, camera, until) => {
+                            self.recorders.ended(incident, &camera, until);
+                            return gaps;
+                        }
+                        _ => {}
+                    }
+                }
+            }
+        }
+
+        async fn held(&self) -> usize {
+            let held = self.store.evidence(self.order.incident, &self.order.camera).await.unwrap();
+            held.iter().filter(|o| o.meta.from < o.meta.to).count()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_recording_that_is_extended_goes_on_though_the_clock_was_set_back_by_years() {
+        let mut rig = rig(64 << 20);
+        rig.recorders.order(rig.order.clone());
+        assert!(rig.until_ended(0).await.is_empty());
+        let before = rig.held().await;
+        let until = clock::mono() + Duration::from_millis(1_500);
+        rig.recorders.order(RecordOrder { until, ..rig.order.clone() });
+        let gaps = rig.until_ended(-40 * 365 * 24 * 3_600).await;
+        assert!(rig.held().await > before, "what came after is held");
+        assert!(gaps.is_empty(), "and nothing is missing: {gaps:?}");
+    }
+
+    #[tokio::test]
+    async fn what_was_evicted_once_headquarters_had_it_is_not_overwritten_by_an_extension() {
+        let mut rig = rig(64 << 20);
+        let gone = Gone { objects: 8, bytes: 1, fragment: 7, init: 2, to: clock::wall() };
+        rig.recorders.order(RecordOrder { gone, ..rig.order.clone() });
+        rig.until_ended(0).await;
+        let held = rig.store.evidence(rig.order.incident, &rig.order.camera).await.unwrap();
+        let names: Vec<_> = held.iter().map(|o| o.meta.name.as_str()).collect();
+        assert_eq!(names, ["init-3.mp4", "00007.m4s"]);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_played_without_a_lost_init_segment_is_a_gap_and_not_evidence() {
+        let mut rig = rig(1_100);
+        let until = rig.order.from + Duration::from_millis(2_500);
+        rig.order = RecordOrder { until, ..rig.order.clone() };
+        rig.recorders.order(rig.order.clone());
+        let gaps = rig.until_ended(0).await;
+        assert!(gaps.iter().any(|g| g.reason == GapReason::DiskFailed), "{gaps:?}");
+        assert_eq!(rig.held().await, 0);
+    }
 }

@@ -9,6 +9,7 @@ use crate::{
         ids::{CameraId, IncidentId},
     },
     incident::{engine::CommandError, record::Command},
+    spool::Evicted,
 };
 
 /// What recorders, the forwarder and the API bring to the desk.
@@ -18,10 +19,10 @@ pub enum Work {
     Stored(IncidentId, CameraId, EvidenceObject),
     /// Headquarters has an object of evidence.
     Uploaded(IncidentId, CameraId, String),
-    /// Objects that headquarters has were removed here to make room.
-    Evicted(IncidentId, CameraId, Vec<String>),
     /// Nobody holds an interval.
     Gap(IncidentId, CameraId, Gap),
+    /// Objects were removed from the disk that headquarters has.
+    Evicted(Evicted),
     /// A recording has ended, having been ordered until then.
     Ended(IncidentId, CameraId, Mono),
     /// A step of headquarters, by HTTP.

@@ -1,19 +1,19 @@
 //! One incident as the engine holds it: its document and what a document does not show. Pure.
 
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     time::Duration,
 };
 
 use crate::district::{
     clock::{Mono, Utc},
-    evidence::{CameraEvidence, EvidenceObject, GAPS_KEPT, Gap},
+    evidence::{CameraEvidence, DOCUMENT_OBJECTS, EvidenceObject, GAPS_KEPT, Gap},
     ids::{CameraId, IncidentId, PressId},
     incident::{Incident, PRESSES_SHOWN, PressEntry, TIMELINE_SHOWN, TimelineEntry},
     press::Progress,
 };
 
-use super::record::{Anchor, Opened, PressKey, Reboot, more_urgent};
+use super::record::{Anchor, Gone, Opened, PressKey, Reboot, more_urgent};
 
 /// How many keys of presses an incident remembers: a press that comes again later than that many others counts anew.
 pub const KEYS_KEPT: usize = 256;
@@ -31,6 +31,14 @@ pub struct RecordOrder {
     pub from: Mono,
     /// Until when. A later order for the same pair moves it.
     pub until: Mono,
+    /// The same window as the document says it.
+    pub window: (Utc, Utc),
+    /// Whether the gateway was started since the window began.
+    pub restarted: bool,
+    /// Whether the machine was: then `from` is only when it went on.
+    pub rebooted: bool,
+    /// What was recorded and is here no longer.
+    pub gone: Gone,
 }
 
 /// An incident and its bookkeeping.
@@ -54,26 +62,25 @@ pub struct Case {
     pub evidence_changed: bool,
     /// When the document was last put out.
     pub published: Mono,
+    /// What is no longer in the media log, for each camera.
+    pub gone: BTreeMap<CameraId, Gone>,
+    /// Objects and bytes that are in the media log, are at headquarters, and are no longer listed here.
+    unlisted: BTreeMap<CameraId, (usize, u64)>,
     /// In memory only: the disk was failing when it last changed.
     pub unstored: bool,
-    /// Objects that only headquarters has: no media log will name them after a restart.
-    evicted: HashSet<(CameraId, String)>,
 }
 
 impl Case {
     /// The case that an [`Opened`] makes.
     pub fn new(opened: Opened) -> Self {
-        let Opened { document, keys, from, until, delivered, anchor } = opened;
+        let Opened { document, keys, from, until, delivered, anchor, gone } = opened;
         // The first revision for evidence comes a while after the press, not with its first fragment.
         let pressed = &document.pressed_at;
         let published = Mono::from_boot(Duration::from_millis(pressed.monotonic_ms));
         let anchor = anchor.unwrap_or_else(|| Anchor { boot: pressed.boot.clone(), mono: published, wall: pressed.at });
         let told = delivered >= document.revision;
         let untold = document.presses.iter().filter(|_| !told).map(|p| (p.press.clone(), document.revision)).collect();
-        let evicted =
-            document.evidence.iter().flat_map(|e| e.objects.iter().map(|o| (e.camera.clone(), o.name.clone())));
-        Self {
-            evicted: evicted.collect(),
+        let mut case = Self {
             document,
             keys: keys.into(),
             anchor,
@@ -83,16 +90,21 @@ impl Case {
             untold,
             evidence_changed: false,
             published,
+            gone: gone.into_iter().collect(),
+            unlisted: BTreeMap::new(),
             unstored: false,
+        };
+        for camera in case.gone.keys().cloned().collect::<Vec<_>>() {
+            case.settle(&camera);
         }
+        case
     }
 
     /// The case as a checkpoint holds it.
     pub fn snapshot(&self) -> Opened {
         let mut document = self.document.clone();
         for evidence in &mut document.evidence {
-            let camera = &evidence.camera;
-            evidence.objects.retain(|o| self.evicted.contains(&(camera.clone(), o.name.clone())));
+            evidence.objects.clear();
             evidence.settle();
         }
         Opened {
@@ -102,6 +114,7 @@ impl Case {
             until: self.until,
             delivered: self.delivered,
             anchor: Some(self.anchor.clone()),
+            gone: self.gone.iter().map(|(camera, gone)| (camera.clone(), *gone)).collect(),
         }
     }
 
@@ -179,12 +192,60 @@ impl Case {
     /// An object is on disk here, or headquarters has it.
     pub fn object(&mut self, camera: &CameraId, object: EvidenceObject) {
         let Some(evidence) = self.evidence(camera) else { return };
-        match evidence.objects.iter_mut().find(|o| o.name == object.name) {
+        match evidence.objects.iter_mut().rfind(|o| o.name == object.name) {
             Some(known) => *known = object,
             None => evidence.objects.push(object),
         }
-        evidence.settle();
+        self.unlist(camera);
+        self.settle(camera);
         self.evidence_changed = true;
+    }
+
+    /// Keeps the list short however long an incident lasts: the oldest that headquarters has are only counted.
+    fn unlist(&mut self, camera: &CameraId) {
+        let Some(evidence) = self.document.evidence.iter_mut().find(|e| e.camera == *camera) else { return };
+        if evidence.objects.len() < 2 * DOCUMENT_OBJECTS {
+            return;
+        }
+        let over = evidence.objects.len() - DOCUMENT_OBJECTS;
+        let confirmed = evidence.objects.iter().take(over).take_while(|o| o.delivered).count();
+        let (objects, bytes) = self.unlisted.entry(camera.clone()).or_default();
+        *objects += confirmed;
+        *bytes += evidence.objects.drain(..confirmed).map(|o| o.size).sum::<u64>();
+    }
+
+    /// Works out the counts of a camera's evidence: of what is listed, and what is not.
+    fn settle(&mut self, camera: &CameraId) {
+        let Some(evidence) = self.document.evidence.iter_mut().find(|e| e.camera == *camera) else { return };
+        evidence.settle();
+        let (mut objects, mut bytes) = self.unlisted.get(camera).copied().unwrap_or_default();
+        if let Some(gone) = self.gone.get(camera) {
+            (objects, bytes) = (objects + gone.objects, bytes + gone.bytes);
+        }
+        evidence.object_count += objects;
+        evidence.delivered_count += objects;
+        evidence.bytes += bytes;
+        let whole = evidence.object_count > 0 && evidence.delivered_count == evidence.object_count;
+        evidence.complete = evidence.ended && evidence.gaps.is_empty() && whole;
+    }
+
+    /// Objects were removed from the media log; headquarters has them. A [`super::record::Record::Evicted`] counts them.
+    pub fn forget(&mut self, camera: &CameraId, names: &[String], bytes: u64) {
+        let Some(evidence) = self.document.evidence.iter_mut().find(|e| e.camera == *camera) else { return };
+        let (objects, size) = (evidence.objects.len(), evidence.objects.iter().map(|o| o.size).sum::<u64>());
+        evidence.objects.retain(|o| !names.contains(&o.name));
+        let listed = objects - evidence.objects.len();
+        let listed_bytes = size - evidence.objects.iter().map(|o| o.size).sum::<u64>();
+        let unlisted = self.unlisted.entry(camera.clone()).or_default();
+        unlisted.0 = unlisted.0.saturating_sub(names.len().saturating_sub(listed));
+        unlisted.1 = unlisted.1.saturating_sub(bytes.saturating_sub(listed_bytes));
+    }
+
+    /// So much more is no longer in the media log.
+    pub fn evicted(&mut self, camera: CameraId, more: Gone) {
+        let gone = self.gone.entry(camera.clone()).or_default();
+        *gone = gone.and(more);
+        self.settle(&camera);
     }
 
     /// Headquarters' store has confirmed an object.
@@ -192,39 +253,24 @@ impl Case {
         let Some(evidence) = self.evidence(camera) else { return };
         if let Some(object) = evidence.objects.iter_mut().find(|o| o.name == name) {
             object.delivered = true;
-            evidence.settle();
+            self.settle(camera);
             self.evidence_changed = true;
-        }
-    }
-
-    /// What is known of objects that headquarters has, by their names.
-    pub fn at_headquarters(&self, camera: &CameraId, names: &[String]) -> Vec<EvidenceObject> {
-        let of_camera = self.document.evidence.iter().filter(|e| e.camera == *camera).flat_map(|e| &e.objects);
-        of_camera.filter(|o| names.contains(&o.name)).map(|o| EvidenceObject { delivered: true, ..o.clone() }).collect()
-    }
-
-    /// Objects that headquarters has were removed here.
-    pub fn evicted(&mut self, camera: &CameraId, objects: Vec<EvidenceObject>) {
-        for object in objects {
-            self.evicted.insert((camera.clone(), object.name.clone()));
-            let Some(evidence) = self.evidence(camera) else { return };
-            if !evidence.objects.iter().any(|o| o.name == object.name) {
-                evidence.objects.push(object);
-                evidence.settle();
-            }
         }
     }
 
     /// Nobody holds an interval.
     pub fn gap(&mut self, camera: &CameraId, gap: Gap) {
         let Some(evidence) = self.evidence(camera) else { return };
+        if evidence.gaps.contains(&gap) {
+            return;
+        }
         let full = evidence.gaps.len() >= GAPS_KEPT;
         match evidence.gaps.last_mut() {
             // One outage is one gap, however often it is reported.
             Some(last) if full || (last.reason == gap.reason && gap.from <= last.to) => last.to = last.to.max(gap.to),
             _ => evidence.gaps.push(gap),
         }
-        evidence.settle();
+        self.settle(camera);
         self.evidence_changed = true;
     }
 
@@ -232,16 +278,20 @@ impl Case {
     pub fn evidence_ended(&mut self, camera: &CameraId) {
         if let Some(evidence) = self.evidence(camera) {
             evidence.ended = true;
-            evidence.settle();
+            self.settle(camera);
             self.evidence_changed = true;
         }
     }
 
     /// The recording of each camera, and whether it has ended already.
     pub fn orders(&self) -> impl Iterator<Item = (RecordOrder, bool)> {
-        let order = |(rank, e): (u32, &CameraEvidence)| {
+        let rebooted = self.anchor.boot != self.document.pressed_at.boot;
+        let order = move |(rank, e): (u32, &CameraEvidence)| {
             let (incident, camera) = (self.document.id, e.camera.clone());
-            (RecordOrder { incident, camera, rank, from: self.from, until: self.until }, e.ended)
+            let (from, until, window) = (self.from, self.until, (e.from, e.to));
+            let gone = self.gone.get(&e.camera).copied().unwrap_or_default();
+            let restarted = false;
+            (RecordOrder { incident, camera, rank, from, until, window, restarted, rebooted, gone }, e.ended)
         };
         (0..).zip(&self.document.evidence).map(order)
     }

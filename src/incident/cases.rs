@@ -180,10 +180,6 @@ impl Cases {
                 self.cases.get_mut(&incident)?.gap(&camera, gap);
                 Some(incident)
             }
-            Record::Evicted { incident, camera, objects } => {
-                self.cases.get_mut(&incident)?.evicted(&camera, objects);
-                Some(incident)
-            }
             Record::EvidenceEnded { incident, camera } => {
                 self.cases.get_mut(&incident)?.evidence_ended(&camera);
                 Some(incident)
@@ -191,6 +187,10 @@ impl Cases {
             Record::Revised { incident, revision } => {
                 let case = self.cases.get_mut(&incident)?;
                 case.document.revision = case.document.revision.max(revision);
+                Some(incident)
+            }
+            Record::Evicted { incident, camera, gone } => {
+                self.cases.get_mut(&incident)?.evicted(camera, gone);
                 Some(incident)
             }
             Record::Resumed { incident, revision, reboot } => {

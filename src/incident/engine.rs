@@ -13,7 +13,7 @@ use std::{
 use crate::district::{
     button::ButtonCondition,
     camera::{CameraReport, CameraState},
-    clock::{Mono, Now},
+    clock::{Mono, Now, Utc},
     evidence::{CameraEvidence, DOCUMENT_OBJECTS, EvidenceObject, Gap},
     ids::{ButtonId, CameraId, DistrictId, IncidentId, PressId},
     incident::{ButtonSummary, Incident, LinkedCamera, PressEntry, PressedAt, TimelineEntry},
@@ -21,12 +21,14 @@ use crate::district::{
     press::{Press, PressKind, Progress, StateMessage},
 };
 
+use crate::media::fragment::{fragment_number, init_number};
+
 use super::{
     case::{Case, RecordOrder},
     cases::{Cases, payload_name},
     link::link,
     nearby::{Choice, Nearby},
-    record::{Anchor, COMMAND_ID, COMMANDER, Command, Opened, PressKey, Reboot, Record, Verb},
+    record::{Anchor, COMMAND_ID, COMMANDER, Command, Gone, Opened, PressKey, Reboot, Record, Verb},
     supervision::{Sign, Supervision},
 };
 
@@ -191,7 +193,8 @@ impl Engine {
             if case.delivered < case.document.revision {
                 out.changed.insert(*id);
             }
-            out.orders.extend(case.orders().filter(|(_, ended)| !ended).map(|(order, _)| order));
+            let orders = case.orders().filter(|(_, ended)| !ended);
+            out.orders.extend(orders.map(|(order, _)| RecordOrder { restarted: true, ..order }));
             if case.open() {
                 let press = case.document.presses.last().and_then(|p| p.press.clone());
                 let told = StateMessage { press, incident: *id, state: case.document.state };
@@ -318,19 +321,27 @@ impl Engine {
         self.with_evidence(incident, |case| case.object_delivered(camera, name));
     }
 
+    /// Objects that headquarters has, of so many bytes, were removed from this disk; the last one ended at `to`.
+    pub fn evidence_evicted(
+        &mut self,
+        incident: IncidentId,
+        camera: &CameraId,
+        (names, bytes, to): (&[String], u64, Utc),
+        out: &mut Outputs,
+    ) {
+        let Some(case) = self.cases.get_mut(incident) else { return };
+        case.forget(camera, names, bytes);
+        let next = |number: fn(&str) -> Option<u32>| names.iter().filter_map(|n| number(n)).max().map_or(0, |n| n + 1);
+        let (fragment, init) = (next(fragment_number), next(init_number));
+        let gone = Gone { objects: names.len(), bytes, fragment, init, to };
+        self.record(Record::Evicted { incident, camera: camera.clone(), gone }, out);
+    }
+
     /// Nobody holds an interval of a camera's evidence.
     pub fn evidence_gap(&mut self, incident: IncidentId, camera: &CameraId, gap: Gap, out: &mut Outputs) {
         if self.cases.get(incident).is_some() {
             self.record(Record::Gap { incident, camera: camera.clone(), gap }, out);
             self.schedule_evidence(incident);
-        }
-    }
-
-    /// Objects that headquarters has were removed here to make room.
-    pub fn evidence_evicted(&mut self, incident: IncidentId, camera: &CameraId, names: &[String], out: &mut Outputs) {
-        let known = self.cases.get(incident).map(|case| case.at_headquarters(camera, names));
-        if let Some(objects) = known.filter(|objects| !objects.is_empty()) {
-            self.record(Record::Evicted { incident, camera: camera.clone(), objects }, out);
         }
     }
 
@@ -431,7 +442,7 @@ impl Engine {
             }],
         };
         let (from, until) = (now.mono.before(self.settings.before), now.mono + self.settings.after);
-        let opened = Opened { document, keys: vec![key], from, until, delivered: 0, anchor: None };
+        let opened = Opened { document, keys: vec![key], from, until, delivered: 0, anchor: None, gone: Vec::new() };
         self.record(Record::Opened(Box::new(opened)), out);
         self.order(id, out);
         out.changed.insert(id);

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::district::{
     button::ButtonCondition,
     clock::{Mono, Utc},
-    evidence::{EvidenceObject, Gap},
+    evidence::Gap,
     ids::{ButtonId, CameraId, IncidentId, PressId},
     incident::{Incident, PressEntry},
     press::{PressKind, Progress},
@@ -73,15 +73,6 @@ pub enum Record {
         /// What is missing and why.
         gap: Gap,
     },
-    /// Objects that headquarters has were removed here to make room: the document goes on naming them.
-    Evicted {
-        /// Which.
-        incident: IncidentId,
-        /// Whose.
-        camera: CameraId,
-        /// What they were.
-        objects: Vec<EvidenceObject>,
-    },
     /// Recording of a camera for an incident has ended.
     EvidenceEnded {
         /// Which.
@@ -95,6 +86,15 @@ pub enum Record {
         incident: IncidentId,
         /// Revision.
         revision: u64,
+    },
+    /// Objects of evidence that headquarters has were removed here to make room.
+    Evicted {
+        /// Which.
+        incident: IncidentId,
+        /// Whose.
+        camera: CameraId,
+        /// What was removed.
+        gone: Gone,
     },
     /// The gateway was started again, and the incident goes on.
     Resumed {
@@ -122,7 +122,7 @@ pub enum Record {
 /// A press that made an incident.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Opened {
-    /// The document as it stands; of evidence objects only those that are no longer in the media log.
+    /// The document as it stands, without evidence objects (those are in the media log).
     pub document: Incident,
     /// What the presses are recognised by when they come again, oldest first.
     pub keys: Vec<PressKey>,
@@ -135,6 +135,37 @@ pub struct Opened {
     /// What its monotonic times mean, when that is not what the press says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub anchor: Option<Anchor>,
+    /// What is no longer in the media log, camera by camera.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gone: Vec<(CameraId, Gone)>,
+}
+
+/// What headquarters has of a camera's evidence and this gateway has no longer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Gone {
+    /// How many objects.
+    pub objects: usize,
+    /// Their bytes.
+    pub bytes: u64,
+    /// The number after that of the last fragment: a lower one would overwrite it at headquarters.
+    pub fragment: u32,
+    /// The number after that of the last init segment.
+    pub init: u32,
+    /// Where the last fragment ended.
+    pub to: Utc,
+}
+
+impl Gone {
+    /// Both together.
+    pub fn and(self, more: Gone) -> Gone {
+        Gone {
+            objects: self.objects.saturating_add(more.objects),
+            bytes: self.bytes.saturating_add(more.bytes),
+            fragment: self.fragment.max(more.fragment),
+            init: self.init.max(more.init),
+            to: self.to.max(more.to),
+        }
+    }
 }
 
 /// What an incident's monotonic times mean: in which boot, and one moment of it on both clocks.

@@ -287,6 +287,39 @@ fn a_test_closes_on_a_gateway_that_stands_alone() {
     assert_eq!(e.document(id).unwrap().state, Progress::Closed);
 }
 
+#[test]
+fn a_list_of_evidence_stays_short_and_its_counts_exact_through_evictions_and_checkpoints() {
+    let mut e = engine(1, 0);
+    let mut out = pressed(&mut e, 1, "p1", PressKind::Panic, 0);
+    let (id, unit): (_, CameraId) = (only(&e), "unit-b1".parse().unwrap());
+    let object = |n: u32, delivered| EvidenceObject {
+        name: crate::media::fragment::fragment_name(n),
+        size: 10,
+        sha256: String::new(),
+        delivered,
+    };
+    for n in 1..=20_000u32 {
+        e.evidence_stored(id, &unit, object(n, false));
+        e.evidence_delivered(id, &unit, &object(n, false).name);
+    }
+    e.evidence_ended(id, &unit, at(5_000), &mut out);
+    let held = |e: &Engine| {
+        let evidence = e.document(id).unwrap().evidence[0].clone();
+        (evidence.object_count, evidence.delivered_count, evidence.bytes, evidence.complete)
+    };
+    assert_eq!(held(&e), (20_000, 20_000, 200_000, true));
+    let evicted: Vec<_> = (1..=19_000).map(crate::media::fragment::fragment_name).collect();
+    e.evidence_evicted(id, &unit, (&evicted, 190_000, at(4_000).wall), &mut out);
+    assert_eq!(held(&e), (20_000, 20_000, 200_000, true), "headquarters has them all the same");
+    for records in [out.records, e.snapshot()] {
+        let (mut e, _) = restarted("boot-1", &records, at(6_000));
+        (19_001..=20_000).for_each(|n| e.replay_evidence(id, &unit, object(n, true)));
+        assert_eq!(held(&e), (20_000, 20_000, 200_000, true));
+        let orders = pressed(&mut e, 1, "p2", PressKind::Panic, 7_000).orders;
+        assert_eq!(orders[0].gone.fragment, 19_001, "no name is given twice");
+    }
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Press(usize, Option<u8>, bool),

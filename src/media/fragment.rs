@@ -15,7 +15,7 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-pub use super::piece::{Fragment, Init, Piece, Position, fragment_name, init_name};
+pub use super::piece::{Fragment, Init, Piece, Position, fragment_name, fragment_number, init_name, init_number};
 use super::{
     frame::{Format, Frame, Track},
     init,
@@ -26,6 +26,20 @@ use crate::district::clock::Mono;
 
 /// Sound that waits for pictures or for the next key frame; the oldest goes when there is more.
 const WAITING: usize = 1024;
+
+/// What is held is cut when it has more bytes than this, or has been arriving for twice [`Settings::longest`]: a camera's
+/// clock may stand still while its frames go on.
+const MOST_BYTES: usize = 24 << 20;
+
+/// Most frames of a track in a fragment.
+const MOST_FRAMES: usize = 8 * 1024;
+
+/// New stretches, after a jump of the camera's clock or a change of its format, begin at most once in this time, some
+/// [`FLAPS`] sooner: a camera that flaps with every frame would else make an object of each.
+const SETTLE: Duration = Duration::from_millis(250);
+
+/// See [`SETTLE`].
+const FLAPS: u32 = 8;
 
 /// Where fragments are cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +70,8 @@ pub struct Fragmenter {
     waiting: VecDeque<Arc<Frame>>,
     /// What the leading track's ticks were last read by, and where its fragments ended by it.
     anchor: Option<(Anchor, i64)>,
+    /// How far new stretches are ahead of one in [`SETTLE`].
+    settled: Mono,
     /// The newest frame of the leading track in a fragment: its arrival, its place.
     newest: Option<(Mono, Duration)>,
     /// Where the sound in the fragments ended.
@@ -79,6 +95,7 @@ impl Fragmenter {
             follow: None,
             waiting: VecDeque::new(),
             anchor: None,
+            settled: Mono::default(),
             newest: None,
             sound_end: next.at,
             known: [None, None],
@@ -144,7 +161,9 @@ impl Fragmenter {
             return self.advance(frame, out);
         }
         self.flush(Some(frame), out);
-        if frame.key {
+        let flaps = self.settled > frame.arrived + SETTLE * FLAPS;
+        if frame.key && !flaps {
+            self.settled = self.settled.max(frame.arrived) + SETTLE;
             self.open(frame);
             self.rejoin(out);
         } else {
@@ -177,6 +196,11 @@ impl Fragmenter {
             self.cut(count.saturating_sub(1).max(1), frame.ticks, false, out);
         }
         if let Some((first, count)) = self.held()
+            && self.is_over(&first, frame)
+        {
+            self.cut(count, frame.ticks, false, out);
+        }
+        if let Some((first, count)) = self.held()
             && frame.key
         {
             let full = frame.ticks - first.ticks >= ticks_in(self.settings.target, frame.format.clock_rate);
@@ -196,6 +220,14 @@ impl Fragmenter {
     fn held(&self) -> Option<(Arc<Frame>, usize)> {
         let held = &self.lead.as_ref()?.held;
         Some((held.first()?.clone(), held.len()))
+    }
+
+    /// Whether what is held must not grow by this frame, whatever the camera's clock says.
+    fn is_over(&self, first: &Frame, frame: &Frame) -> bool {
+        let Some(lead) = &self.lead else { return false };
+        lead.bytes + frame.data.len() > MOST_BYTES
+            || lead.held.len() >= MOST_FRAMES
+            || frame.arrived.since(first.arrived) > self.settings.longest * 2
     }
 
     /// Cuts before a key frame: the one place where sound may go, or change its format.
@@ -400,6 +432,55 @@ mod tests {
             fragments(&out).iter().map(|f| (f.from.micros() % 1_000_000_000, f.to.since(f.from))).collect();
         assert_eq!(ends[1], (1_600_000, Duration::from_millis(1600)));
         assert_eq!(f.position(), Position { fragment: 4, init: 1, at: Duration::from_millis(4_000) });
+    }
+
+    /// A frame of a camera whose own clock has nothing to do with when it arrives.
+    fn odd(format: &Arc<Format>, timeline: u32, ticks: i64, ms: u64, key: bool, bytes: usize) -> Arc<Frame> {
+        let one = (*frame(format, timeline, 0, key)).clone();
+        let arrived = Mono::from_boot(Duration::from_millis(ms));
+        Arc::new(Frame { ticks, arrived, data: vec![9; bytes].into(), ..one })
+    }
+
+    #[test]
+    fn a_camera_whose_clock_stands_still_is_written_all_the_same() {
+        let mut f = Fragmenter::new(Settings::default());
+        let format = format(Codec::H264, 40);
+        let frames: Vec<_> = (0..1_500).map(|i| odd(&format, 0, i / 100, 40 * i as u64, i == 0, 10)).collect();
+        let out = run(&mut f, &frames);
+        let taken: u32 = fragments(&out).iter().map(|f| f.frames).sum();
+        assert!(taken >= 1_500 - 9 * 25 - 2, "{taken} of 1500 frames of a minute are out");
+        assert!(fragments(&out).len() < 10);
+    }
+
+    #[test]
+    fn a_flood_of_frames_is_held_within_bounds() {
+        let mut f = Fragmenter::new(Settings::default());
+        let format = format(Codec::H264, 40);
+        for i in 0..60_i64 {
+            f.push(&odd(&format, 0, 1_000_000 + i, 5_000, i == 0, 1 << 20));
+            assert!(f.lead.as_ref().unwrap().bytes <= MOST_BYTES);
+        }
+        for i in 0..20_000_i64 {
+            f.push(&odd(&format, 0, 1_000_100 + i, 5_000, false, 1));
+            assert!(f.lead.as_ref().unwrap().held.len() <= MOST_FRAMES);
+        }
+    }
+
+    #[test]
+    fn a_camera_that_flaps_with_every_frame_makes_no_object_of_each() {
+        let (a, b) = (format(Codec::H264, 40), format(Codec::H264, 41));
+        for flapping in [|i: u32| (i % 2, 0), |i: u32| (0, i)] {
+            let mut f = Fragmenter::new(Settings::default());
+            let frames: Vec<_> = (0..10_000_u32)
+                .map(|i| {
+                    let (level, timeline) = flapping(i);
+                    let format = if level == 0 { &a } else { &b };
+                    odd(format, timeline, 1_000_000 + i64::from(i) * 90, 5_000 + u64::from(i), true, 5)
+                })
+                .collect();
+            let pieces = run(&mut f, &frames).len();
+            assert!((40..=120).contains(&pieces), "{pieces} objects in 10 s");
+        }
     }
 
     #[test]

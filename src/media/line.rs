@@ -82,6 +82,8 @@ pub(super) struct Line {
     pub format: Arc<Format>,
     /// In order, never empty in the leading line between calls.
     pub held: Vec<Arc<Frame>>,
+    /// Bytes of the frames held.
+    pub bytes: usize,
     /// Ticks of the newest frame pushed.
     last: i64,
     /// Newest distance between two frames, in ticks: how long a frame lasts whose successor is unknown.
@@ -96,7 +98,8 @@ impl Line {
             _ if first.track == Track::Audio => i64::from(format.clock_rate) / 50,
             _ => i64::from(format.clock_rate) / 25,
         };
-        Self { anchor, format, last: first.ticks, held: vec![first], delta: delta.max(1) }
+        let bytes = first.data.len();
+        Self { anchor, format, last: first.ticks, held: vec![first], bytes, delta: delta.max(1) }
     }
 
     pub fn rate(&self) -> u32 {
@@ -123,12 +126,14 @@ impl Line {
             self.delta = frame.ticks - self.last;
         }
         self.last = frame.ticks;
+        self.bytes += frame.data.len();
         self.held.push(frame);
     }
 
     /// Takes the first `count` frames out, the last of them lasting until `until` (the camera's ticks).
     pub fn take(&mut self, count: usize, until: i64) -> Stretch {
         let frames: Vec<_> = self.held.drain(..count.min(self.held.len())).collect();
+        self.bytes -= frames.iter().map(|f| f.data.len()).sum::<usize>();
         let next = frames.iter().skip(1).map(|f| f.ticks).chain([until]);
         let durations = frames.iter().zip(next).map(|(f, next)| u32::try_from(next - f.ticks).unwrap_or(0)).collect();
         let time = frames.first().map_or(0, |f| self.time(f));

@@ -10,7 +10,7 @@ use super::{
     init::{self, FormatError},
     line::span_of,
 };
-use crate::district::clock::Utc;
+use crate::district::clock::{Mono, Utc};
 
 /// What comes out of a recording, in the order in which it is to be stored.
 #[derive(Debug)]
@@ -60,6 +60,17 @@ pub fn fragment_name(number: u32) -> String {
     format!("{number:05}.m4s")
 }
 
+/// The number of the fragment of that name.
+pub fn fragment_number(name: &str) -> Option<u32> {
+    name.strip_suffix(".m4s")?.parse().ok()
+}
+
+/// The number of the init segment of that name.
+pub fn init_number(name: &str) -> Option<u32> {
+    let rest = name.strip_prefix("init")?.strip_suffix(".mp4")?;
+    if rest.is_empty() { Some(0) } else { rest.strip_prefix('-')?.parse::<u32>().ok()?.checked_sub(1) }
+}
+
 /// A fragment: `moof` and `mdat`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fragment {
@@ -71,6 +82,8 @@ pub struct Fragment {
     pub bytes: Bytes,
     /// When its first frame was captured.
     pub from: Utc,
+    /// When its first frame arrived here.
+    pub arrived: Mono,
     /// `from` and `duration`.
     pub to: Utc,
     /// Where it stands on the recording's time line.
@@ -194,6 +207,7 @@ impl Writer {
             init: self.next.init - 1,
             bytes,
             from: first.captured,
+            arrived: first.arrived,
             to: first.captured.after(duration),
             at,
             duration,
@@ -241,6 +255,9 @@ mod tests {
     #[test]
     fn names_are_those_of_the_interface() {
         assert_eq!([init_name(0), init_name(1), init_name(9)], ["init.mp4", "init-2.mp4", "init-10.mp4"]);
+        let read =
+            [init_number("init.mp4"), init_number("init-10.mp4"), fragment_number("00007.m4s"), init_number("x")];
+        assert_eq!(read, [Some(0), Some(9), Some(7), None]);
         assert_eq!([fragment_name(1), fragment_name(100_000)], ["00001.m4s", "100000.m4s"]);
     }
 }

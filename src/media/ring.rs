@@ -14,6 +14,10 @@ use std::{
 use super::frame::{Frame, Track};
 use crate::district::clock::Mono;
 
+/// Most frames a ring keeps, whatever their size: 10 minutes of pictures and sound are some 50,000. Each costs some
+/// 200 bytes beside its own, so that a camera that sends empty ones by the million takes no more than 16 MiB for it.
+pub const MAX_FRAMES: usize = 1 << 16;
+
 /// How much a ring keeps. Whole groups of pictures are dropped, oldest first: never so much that less than `span`
 /// is left, unless `bytes` demands it.
 #[derive(Debug, Clone, Copy)]
@@ -161,15 +165,19 @@ impl Inner {
             let next_key = self.keys.iter().copied().find(|&k| k > self.first);
             let Some(key) = next_key else { break };
             let spans = newest.since(self.frames[(key - self.first) as usize].arrived) >= limits.span;
-            if !(spans || self.bytes > limits.bytes) {
+            if !(spans || self.is_over(limits)) {
                 return;
             }
             self.drop_until(key);
         }
-        // One group alone is over the bytes: it goes frame by frame and can no longer be begun at.
-        while self.bytes > limits.bytes && self.frames.len() > 1 {
+        // One group alone is over: it goes frame by frame and can no longer be begun at.
+        while self.is_over(limits) && self.frames.len() > 1 {
             self.drop_until(self.first + 1);
         }
+    }
+
+    fn is_over(&self, limits: Limits) -> bool {
+        self.bytes > limits.bytes || self.frames.len() > MAX_FRAMES
     }
 
     fn drop_until(&mut self, number: u64) {
@@ -303,6 +311,15 @@ mod tests {
             ring.push(frame(Track::Video, i == 0, i * 40, 100));
         }
         assert!(ring.held().bytes <= 1_000);
+    }
+
+    #[test]
+    fn frames_without_number_are_not_kept_without_number() {
+        let ring = Ring::new(limits(1_000_000, 1 << 30));
+        for i in 0..3 * MAX_FRAMES as u64 {
+            ring.push(frame(Track::Video, i % 1_000 == 0, i / 1_000, 1));
+        }
+        assert!((MAX_FRAMES - 1_000..=MAX_FRAMES).contains(&ring.held().frames));
     }
 
     proptest! {

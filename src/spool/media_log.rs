@@ -86,6 +86,8 @@ pub struct Evicted {
     pub gap: Gap,
     /// The objects' names.
     pub names: Vec<String>,
+    /// Their bytes.
+    pub bytes: u64,
     /// Whether headquarters had confirmed all of them. `false` only when segment files vanished.
     pub delivered: bool,
 }
@@ -332,7 +334,8 @@ pub(super) fn evicted(objects: &[ObjectRef]) -> Vec<Evicted> {
         });
         let gap = Gap { from: from.unwrap_or_default(), to: to.unwrap_or_default(), reason: GapReason::Evicted };
         let names = objects.iter().map(|o| o.meta.name.clone()).collect();
-        Evicted { incident, camera: camera.clone(), gap, names, delivered: objects.iter().all(|o| o.delivered) }
+        let bytes = objects.iter().map(|o| o.meta.size).sum();
+        Evicted { incident, camera: camera.clone(), gap, names, bytes, delivered: objects.iter().all(|o| o.delivered) }
     };
     by_camera.into_iter().map(part).collect()
 }

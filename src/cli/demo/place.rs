@@ -20,9 +20,9 @@ impl Place {
             Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
             _ => {}
         }
-        let found = fs::symlink_metadata(&home)?;
-        if !found.is_dir() || found.uid() != rustix::process::getuid().as_raw() {
-            return Err(io::Error::other(format!("{} is somebody else's; remove it", home.display())));
+        if !is_ours(&home) {
+            let what = format!("{} is somebody else's; remove it, or set TMPDIR to another place", home.display());
+            return Err(io::Error::other(what));
         }
         for run in fs::read_dir(&home)?.flatten() {
             let name = run.file_name();
@@ -80,10 +80,44 @@ impl Place {
 
 /// The config of the demo that runs now, if one does.
 pub fn running_config() -> Option<PathBuf> {
-    let config = home().join("current").join("district.toml");
-    config.exists().then_some(config)
+    config_below(&home())
+}
+
+/// Believed only in a directory that nobody else can write to: a config says which secret files are read, and to whom
+/// they are sent.
+fn config_below(home: &Path) -> Option<PathBuf> {
+    let config = home.join("current").join("district.toml");
+    (is_ours(home) && config.exists()).then_some(config)
+}
+
+/// Whether a path is a directory of ours that nobody else may write to.
+fn is_ours(path: &Path) -> bool {
+    let ours = |m: fs::Metadata| m.is_dir() && m.uid() == rustix::process::getuid().as_raw() && m.mode() & 0o022 == 0;
+    fs::symlink_metadata(path).is_ok_and(ours)
 }
 
 fn home() -> PathBuf {
     std::env::temp_dir().join(format!("chowki-demo-{}", rustix::process::getuid().as_raw()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_demo_that_somebody_else_could_have_written_is_not_believed() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = dir.path().join("demo");
+        fs::create_dir_all(home.join("current")).unwrap();
+        fs::write(home.join("current").join("district.toml"), "").unwrap();
+        fs::set_permissions(&home, fs::Permissions::from_mode(0o700)).unwrap();
+        assert!(config_below(&home).is_some());
+        let link = dir.path().join("link");
+        symlink(&home, &link).unwrap();
+        assert_eq!(config_below(&link), None, "a link may lead anywhere");
+        fs::set_permissions(&home, fs::Permissions::from_mode(0o777)).unwrap();
+        assert_eq!(config_below(&home), None);
+    }
 }
