@@ -48,7 +48,8 @@ async fn next(receiver: &mut Receiver<Change>) -> Option<Event> {
 }
 
 fn event(change: &Change) -> Event {
-    let data = String::from_utf8_lossy(&change.data);
+    let data = change.data();
+    let data = String::from_utf8_lossy(&data);
     Event::default().id(change.id.to_string()).event(change.event).data(data)
 }
 

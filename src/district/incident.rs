@@ -15,7 +15,7 @@ use super::{
 pub const PRESSES_SHOWN: usize = 32;
 
 /// How many timeline entries a document carries: the oldest half and the latest half.
-pub const TIMELINE_SHOWN: usize = 256;
+pub const TIMELINE_SHOWN: usize = 64;
 
 /// An incident, whole. Of two documents with one id the higher revision counts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

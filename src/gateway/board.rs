@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use bytes::Bytes;
@@ -21,6 +21,26 @@ use crate::district::{
 /// Changes kept so that a reader that was away for a moment resumes without loss; older ones make it read all anew.
 const CHANGES_KEPT: usize = 1024;
 
+/// An incident's document as it was at one moment. Its JSON is written once, when it is first asked for.
+#[derive(Debug)]
+pub struct Document {
+    /// The document.
+    pub incident: Arc<Incident>,
+    json: OnceLock<Bytes>,
+}
+
+impl Document {
+    /// Of what the engine says now.
+    pub fn new(incident: Incident) -> Arc<Self> {
+        Arc::new(Self { incident: Arc::new(incident), json: OnceLock::new() })
+    }
+
+    /// As headquarters and the page read it.
+    pub fn json(&self) -> Bytes {
+        self.json.get_or_init(|| json(&*self.incident)).clone()
+    }
+}
+
 /// One change, as server-sent events carry it.
 #[derive(Debug, Clone)]
 pub struct Change {
@@ -28,8 +48,23 @@ pub struct Change {
     pub id: u64,
     /// `incident`, `button`, `camera` or `status`.
     pub event: &'static str,
-    /// JSON.
-    pub data: Bytes,
+    data: Data,
+}
+
+#[derive(Debug, Clone)]
+enum Data {
+    Document(Arc<Document>),
+    Json(Bytes),
+}
+
+impl Change {
+    /// What it is about, as JSON.
+    pub fn data(&self) -> Bytes {
+        match &self.data {
+            Data::Document(document) => document.json(),
+            Data::Json(json) => json.clone(),
+        }
+    }
 }
 
 /// What a camera does, for lists.
@@ -113,15 +148,16 @@ impl Board {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts out an incident's document, with its JSON.
-    pub fn incident(&self, document: Arc<Incident>, json: Bytes) {
+    /// Puts out an incident's document.
+    pub fn incident(&self, document: Arc<Document>) {
         let mut inner = self.lock();
-        let newer = |known: &Arc<Incident>| known.revision > document.revision;
-        if inner.incidents.get(&document.id).is_some_and(newer) {
+        let incident = &document.incident;
+        let newer = |known: &Arc<Incident>| known.revision > incident.revision;
+        if inner.incidents.get(&incident.id).is_some_and(newer) {
             return;
         }
-        inner.incidents.insert(document.id, document);
-        self.announce(&mut inner, "incident", json);
+        inner.incidents.insert(incident.id, incident.clone());
+        self.announce(&mut inner, "incident", Data::Document(document));
     }
 
     /// Lets go of incidents that the engine no longer holds.
@@ -134,7 +170,7 @@ impl Board {
         let json = json(&condition);
         let mut inner = self.lock();
         inner.conditions.insert(condition.button.clone(), condition);
-        self.announce(&mut inner, "button", json);
+        self.announce(&mut inner, "button", Data::Json(json));
     }
 
     /// Puts out what a camera does.
@@ -143,7 +179,7 @@ impl Board {
         let json = json(&line);
         let mut inner = self.lock();
         inner.cameras.insert(line.id.clone(), line);
-        self.announce(&mut inner, "camera", json);
+        self.announce(&mut inner, "camera", Data::Json(json));
     }
 
     /// Puts out the gateway's own state, when it differs.
@@ -152,11 +188,11 @@ impl Board {
         if inner.status.as_ref() != Some(&status) {
             let json = json(&status);
             inner.status = Some(status);
-            self.announce(&mut inner, "status", json);
+            self.announce(&mut inner, "status", Data::Json(json));
         }
     }
 
-    fn announce(&self, inner: &mut Inner, event: &'static str, data: Bytes) {
+    fn announce(&self, inner: &mut Inner, event: &'static str, data: Data) {
         inner.next += 1;
         let change = Change { id: inner.next, event, data };
         if inner.recent.len() == CHANGES_KEPT {

@@ -5,7 +5,7 @@
 //! Inputs that wait are taken together, so that many presses share one sync; nothing ever waits to be batched.
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::HashSet,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -17,10 +17,10 @@ use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
 use super::{
-    board::Board,
+    board::{Board, Document},
     forwarder::Bell,
     hq::Headquarters,
-    ledger::{Answer, Document, Ledger, Promises},
+    ledger::{Answer, Ledger, Promises},
     recorder::Recorders,
     work::Work,
 };
@@ -311,15 +311,18 @@ impl Desk {
         for order in out.orders {
             self.recorders.order(order);
         }
-        let render = |ids: &BTreeSet<IncidentId>| ids.iter().filter_map(|id| self.render(*id)).collect::<Vec<_>>();
-        let shown = render(&out.shown.difference(&out.changed).copied().collect());
-        let documents = render(&out.changed);
-        let mut promises = Promises { replies, answers, effects: out.effects, documents, shown };
         if self.failing {
             // Headquarters hears of it at once, truthfully as `received`; the button does not.
-            self.put_out(std::mem::take(&mut promises.documents));
+            self.put_out(documents(&self.engine, &out.changed));
         }
-        if let Some(free) = self.ledger.write(&out.records, out.changed, promises) {
+        let promises = || {
+            let shown = documents(&self.engine, out.shown.difference(&out.changed));
+            let changed = if self.failing { Vec::new() } else { documents(&self.engine, &out.changed) };
+            // Written here, while the disk works; those that are only shown, when somebody looks.
+            changed.iter().for_each(|d| drop(d.json()));
+            Promises { replies, answers, effects: out.effects, documents: changed, shown }
+        };
+        if let Some(free) = self.ledger.write(&out.records, out.changed.clone(), promises) {
             self.keep(free);
         }
         self.ledger.hand_over();
@@ -341,8 +344,8 @@ impl Desk {
             let _ = reply.send(answer);
         }
         self.put_out(kept.documents);
-        for (document, json) in kept.shown {
-            self.board.incident(document, json);
+        for document in kept.shown {
+            self.board.incident(document);
         }
         for effect in kept.effects {
             match effect {
@@ -355,21 +358,10 @@ impl Desk {
         }
     }
 
-    fn put_out(&mut self, documents: Vec<Document>) {
-        for (document, json) in documents {
-            self.hq.incident(&document, json.clone());
-            self.board.incident(document, json);
-        }
-    }
-
-    fn render(&self, id: IncidentId) -> Option<Document> {
-        let document = self.engine.document(id)?;
-        match serde_json::to_vec(&document) {
-            Ok(json) => Some((Arc::new(document), json.into())),
-            Err(e) => {
-                error!(incident = %id, error = %e, "a document could not be written");
-                None
-            }
+    fn put_out(&mut self, documents: Vec<Arc<Document>>) {
+        for document in documents {
+            self.hq.incident(&document.incident, document.json());
+            self.board.incident(document);
         }
     }
 
@@ -386,6 +378,11 @@ impl Desk {
     }
 }
 
+/// Incidents' documents as they are now.
+fn documents<'a>(engine: &Engine, ids: impl IntoIterator<Item = &'a IncidentId>) -> Vec<Arc<Document>> {
+    ids.into_iter().filter_map(|id| engine.document(*id)).map(Document::new).collect()
+}
+
 /// Resolves at that time, never when there is none.
 async fn until(due: Option<Mono>) {
     match due {
@@ -397,8 +394,6 @@ async fn until(due: Option<Mono>) {
 /// Shows on the board what the engine knows after replay.
 pub fn show(engine: &Engine, board: &Board) {
     for document in engine.incidents().filter_map(|id| engine.document(id)) {
-        if let Ok(json) = serde_json::to_vec(&document) {
-            board.incident(Arc::new(document), json.into());
-        }
+        board.incident(Document::new(document));
     }
 }

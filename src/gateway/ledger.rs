@@ -8,19 +8,19 @@ use std::{
     sync::Arc,
 };
 
-use bytes::Bytes;
 use futures::{StreamExt, stream::FuturesOrdered};
 use tokio::sync::oneshot;
 use tracing::{error, warn};
 
+use super::board::Document;
 use crate::{
-    district::{ids::IncidentId, incident::Incident},
+    district::ids::IncidentId,
     incident::{
         engine::{CommandError, Effect, Engine},
         record::Record,
     },
     intake::Accepted,
-    spool::{self, Entry, Journal},
+    spool::{self, Entry, Journal, Ticket},
 };
 
 /// Batches that wait for the disk before the desk stops taking presses: the buttons then wait, and resend.
@@ -35,9 +35,6 @@ const GROUP: usize = 1 << 20;
 /// The kind that a journal entry of ours has.
 const RECORD: u8 = 1;
 
-/// A document as it was when it was decided on, with its JSON.
-pub type Document = (Arc<Incident>, Bytes);
-
 /// What a caller by HTTP is told of its command.
 pub type Answer = (oneshot::Sender<Result<(), CommandError>>, Result<(), CommandError>);
 
@@ -51,9 +48,9 @@ pub struct Promises {
     /// States for buttons, conditions for headquarters.
     pub effects: Vec<Effect>,
     /// Documents for headquarters and the board.
-    pub documents: Vec<Document>,
+    pub documents: Vec<Arc<Document>>,
     /// Documents that headquarters knows already, for the board.
-    pub shown: Vec<Document>,
+    pub shown: Vec<Arc<Document>>,
 }
 
 impl Promises {
@@ -102,18 +99,31 @@ impl Ledger {
 
     /// Writes records, and keeps the promises back until they, and all before them, are synced. Returns promises that
     /// have nothing to wait for.
-    pub fn write(&mut self, records: &[Record], about: BTreeSet<IncidentId>, promises: Promises) -> Option<Promises> {
-        if records.is_empty() && (self.waiting.is_empty() || promises.is_empty()) {
-            return Some(promises);
-        }
+    ///
+    /// `promises` are worded while the disk works already.
+    pub fn write(
+        &mut self,
+        records: &[Record],
+        about: BTreeSet<IncidentId>,
+        promises: impl FnOnce() -> Promises,
+    ) -> Option<Promises> {
         let mut groups = groups(entries(records));
         let last = groups.pop().unwrap_or_default();
         for group in groups {
             self.waiting.push_back(about.clone());
             self.unsent.push_back((group, Promises::default()));
         }
+        self.hand_over();
+        let ticket = if last.is_empty() || !self.unsent.is_empty() { None } else { self.append(&last).ok() };
+        let promises = promises();
+        if last.is_empty() && (self.waiting.is_empty() || promises.is_empty()) {
+            return Some(promises);
+        }
         self.waiting.push_back(about);
-        self.unsent.push_back((last, promises));
+        match ticket {
+            Some(ticket) => self.await_sync(ticket, promises),
+            None => self.unsent.push_back((last, promises)),
+        }
         self.hand_over();
         None
     }
@@ -121,12 +131,8 @@ impl Ledger {
     /// Hands to the journal what its queue has room for.
     pub fn hand_over(&mut self) {
         while let Some((entries, promises)) = self.unsent.pop_front() {
-            let bytes: usize = entries.iter().map(|e| e.payload.len()).sum();
-            match self.journal.try_append(entries.clone()) {
-                Ok(ticket) => {
-                    self.grown += bytes as u64;
-                    self.syncing.push_back(Box::pin(async move { ticket.await.is_ok().then_some(promises) }));
-                }
+            match self.append(&entries) {
+                Ok(ticket) => self.await_sync(ticket, promises),
                 Err(spool::Error::Full { .. }) => {
                     self.unsent.push_front((entries, promises));
                     return;
@@ -138,6 +144,16 @@ impl Ledger {
                 }
             }
         }
+    }
+
+    fn append(&mut self, entries: &[Entry]) -> Result<Ticket, spool::Error> {
+        let ticket = self.journal.try_append(entries.to_vec())?;
+        self.grown += entries.iter().map(|e| e.payload.len() as u64).sum::<u64>();
+        Ok(ticket)
+    }
+
+    fn await_sync(&mut self, ticket: Ticket, promises: Promises) {
+        self.syncing.push_back(Box::pin(async move { ticket.await.is_ok().then_some(promises) }));
     }
 
     /// The next promises that may be kept. Never resolves while nothing waits.
@@ -242,7 +258,7 @@ mod tests {
             (100..160).map(|n| Record::Commands { ids: vec![n.to_string().repeat(60_000)] }).collect();
         let (reply, mut answer) = oneshot::channel();
         let promises = Promises { answers: vec![(reply, Ok(()))], ..Promises::default() };
-        assert!(ledger.write(&records, BTreeSet::new(), promises).is_none());
+        assert!(ledger.write(&records, BTreeSet::new(), || promises).is_none());
         let mut kept = Vec::new();
         while !ledger.is_idle() {
             assert!(answer.try_recv().is_err(), "nothing is told before it is synced");

@@ -26,13 +26,20 @@ use crate::{
         fragment::{Piece, Position},
         frame::Frame,
         recording::Recording,
-        ring::{Read, Start},
+        ring::{Read, Reader, Start},
     },
     spool::{MediaStore, ObjectMeta, ObjectRef, Ticket},
 };
 
 /// A camera whose last frame is older than this is not sending.
 const SENDING: Duration = Duration::from_secs(2);
+
+/// A recording that has caught up looks for frames again after this long: fragments take seconds, and to be woken for each
+/// frame costs more than to record it.
+const REST: Duration = Duration::from_millis(200);
+
+/// Frames taken at once, so that a recording that begins with a full ring leaves the processor to others in between.
+const AT_ONCE: usize = 64;
 
 /// Frames of the window may still be on their way when it ends.
 const LAST_FRAMES: Duration = Duration::from_millis(500);
@@ -139,7 +146,7 @@ impl Job {
         // What the ring holds from before a restart is nothing; after an extension it still holds what came since. That
         // begins at a key frame, so some frames are there twice.
         let start = self.past.unwrap_or(self.order.from).max(self.order.from);
-        let mut ring_ended = false;
+        let mut caught = Caught::NotYet;
         let mut reader = ring.reader(Start::Arrived(start));
         let stopping = self.scope.stopping();
         tokio::pin!(stopping);
@@ -148,16 +155,17 @@ impl Job {
             tokio::select! {
                 biased;
                 Some((stored, meta)) = shelf.syncing.next() => shelf.synced(stored, meta).await,
-                read = reader.next(), if !ring_ended => match read {
-                    Read::Frame(frame) if frame.arrived > until => break,
-                    Read::Frame(frame) => shelf.frame(&frame).await,
-                    Read::Skipped(frames) => shelf.skipped(frames).await,
-                    Read::Ended => ring_ended = true,
-                },
+                read = next(&mut reader, &caught), if caught != Caught::RingEnded => {
+                    caught = shelf.catch_up(read, &mut reader, until).await;
+                    if caught == Caught::WindowEnded { break }
+                }
                 () = wait_for(until + LAST_FRAMES, &mut self.until) => {
                     if clock::mono() >= *self.until.borrow() + LAST_FRAMES { break }
                 }
                 () = &mut stopping => {
+                    while let Some(read) = reader.try_next()
+                        && shelf.catch_up(read, &mut reader, until).await == Caught::NotYet
+                    {}
                     shelf.finish().await;
                     return None;
                 }
@@ -197,6 +205,28 @@ impl Job {
 fn wall_of(at: Mono) -> Utc {
     let now = clock::now();
     if at >= now.mono { now.wall.after(at.since(now.mono)) } else { now.wall.before(now.mono.since(at)) }
+}
+
+/// How far a recording has got.
+#[derive(PartialEq, Eq)]
+enum Caught {
+    /// There is more in the ring.
+    NotYet,
+    /// With the newest frame.
+    Up,
+    /// To the end of its window.
+    WindowEnded,
+    /// To the last frame that will ever come.
+    RingEnded,
+}
+
+/// The next frame; others have their turn before it.
+async fn next(reader: &mut Reader, caught: &Caught) -> Read {
+    match caught {
+        Caught::NotYet => tokio::task::yield_now().await,
+        _ => tokio::time::sleep(REST).await,
+    }
+    reader.next().await
 }
 
 /// Resolves at that time, or as soon as the time is moved.
@@ -263,6 +293,25 @@ impl Shelf {
             coverage: Coverage::new(asked),
             owed: None,
         }
+    }
+
+    /// Takes what is in the ring, from this read on, up to `until`.
+    async fn catch_up(&mut self, read: Read, reader: &mut Reader, until: Mono) -> Caught {
+        let (mut next, mut taken) = (Some(read), 0);
+        while let Some(read) = next {
+            match read {
+                Read::Frame(frame) if frame.arrived > until => return Caught::WindowEnded,
+                Read::Frame(frame) => self.frame(&frame).await,
+                Read::Skipped(frames) => self.skipped(frames).await,
+                Read::Ended => return Caught::RingEnded,
+            }
+            taken += 1;
+            if taken == AT_ONCE {
+                return Caught::NotYet;
+            }
+            next = reader.try_next();
+        }
+        Caught::Up
     }
 
     async fn frame(&mut self, frame: &std::sync::Arc<Frame>) {

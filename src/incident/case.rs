@@ -68,6 +68,10 @@ pub struct Case {
     unlisted: BTreeMap<CameraId, (usize, u64)>,
     /// In memory only: the disk was failing when it last changed.
     pub unstored: bool,
+    /// The revision that the last press was put out with, and when.
+    pub sent: (u64, Mono),
+    /// Presses joined since, and wait for headquarters to acknowledge that one.
+    pub behind: bool,
 }
 
 impl Case {
@@ -93,6 +97,8 @@ impl Case {
             gone: gone.into_iter().collect(),
             unlisted: BTreeMap::new(),
             unstored: false,
+            sent: (0, published),
+            behind: false,
         };
         for camera in case.gone.keys().cloned().collect::<Vec<_>>() {
             case.settle(&camera);

@@ -60,6 +60,10 @@ const REVISIONS_UNWRITTEN: u64 = 10_000;
 /// Evidence alone makes a new revision at most this often.
 const EVIDENCE_REVISION: Duration = Duration::from_secs(2);
 
+/// A press that joins waits so long at most for headquarters to acknowledge the one before it: of presses that come faster
+/// than headquarters answers it reads the latest.
+const ANSWER_WAIT: Duration = Duration::from_millis(250);
+
 /// What the world is told once the records before it are synced.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
@@ -108,6 +112,8 @@ pub struct Engine {
     cameras: HashMap<CameraId, CameraState>,
     cases: Cases,
     evidence_due: BTreeSet<(Mono, IncidentId)>,
+    /// Incidents with presses that are put out by then at the latest.
+    presses_due: BTreeSet<(Mono, IncidentId)>,
     journal_failing: bool,
 }
 
@@ -122,6 +128,7 @@ impl Engine {
             inventory,
             cameras: HashMap::new(),
             evidence_due: BTreeSet::new(),
+            presses_due: BTreeSet::new(),
             journal_failing: false,
         }
     }
@@ -273,8 +280,13 @@ impl Engine {
             state,
         });
         out.effects.extend(told.map(|message| Effect::Tell(button.clone(), message)));
+        if case.document.state < Progress::Delivered {
+            out.shown.insert(incident);
+        }
         self.record(Record::Delivered { incident, revision, at: now.wall }, out);
-        out.shown.insert(incident);
+        if self.cases.get(incident).is_some_and(|c| c.behind && c.sent.0 <= revision) {
+            self.put_out_presses(incident, now.mono, out);
+        }
         self.close_finished_test(incident, now, out);
     }
 
@@ -379,13 +391,20 @@ impl Engine {
     /// When [`Engine::timeout`] is due.
     pub fn next_timeout(&self) -> Option<Mono> {
         let evidence = self.evidence_due.first().map(|(at, _)| *at);
-        [self.supervision.next_timeout(), evidence].into_iter().flatten().min()
+        let presses = self.presses_due.first().map(|(at, _)| *at);
+        [self.supervision.next_timeout(), evidence, presses].into_iter().flatten().min()
     }
 
     /// Does what time alone brings: silent buttons, revisions for evidence.
     pub fn timeout(&mut self, now: Now, out: &mut Outputs) {
         for condition in self.supervision.timeout(now) {
             self.condition(condition, out);
+        }
+        while let Some(&(at, incident)) = self.presses_due.first().filter(|(at, _)| *at <= now.mono) {
+            self.presses_due.remove(&(at, incident));
+            if self.cases.get(incident).is_some_and(|c| c.behind) {
+                self.put_out_presses(incident, now.mono, out);
+            }
         }
         while let Some(&(at, incident)) = self.evidence_due.first() {
             if at > now.mono {
@@ -404,8 +423,26 @@ impl Engine {
         let until = press.received.mono + self.settings.after;
         self.record(Record::Joined { incident, entry: entry(press), key, until }, out);
         self.order(incident, out);
-        out.changed.insert(incident);
+        let now = press.received.mono;
+        if let Some(case) = self.cases.get_mut(incident)
+            && case.sent.0 > case.delivered
+            && now < case.sent.1 + ANSWER_WAIT
+            && !out.changed.contains(&incident)
+        {
+            case.behind = true;
+            self.presses_due.insert((case.sent.1 + ANSWER_WAIT, incident));
+        } else {
+            self.put_out_presses(incident, now, out);
+        }
         incident
+    }
+
+    /// Puts out the document with every press so far.
+    fn put_out_presses(&mut self, incident: IncidentId, now: Mono, out: &mut Outputs) {
+        let Some(case) = self.cases.get_mut(incident) else { return };
+        case.sent = (case.document.revision, now);
+        case.behind = false;
+        out.changed.insert(incident);
     }
 
     fn make(&mut self, button: &Arc<Button>, press: &Press, key: PressKey, out: &mut Outputs) -> IncidentId {
@@ -445,7 +482,7 @@ impl Engine {
         let opened = Opened { document, keys: vec![key], from, until, delivered: 0, anchor: None, gone: Vec::new() };
         self.record(Record::Opened(Box::new(opened)), out);
         self.order(id, out);
-        out.changed.insert(id);
+        self.put_out_presses(id, now.mono, out);
         id
     }
 

@@ -86,6 +86,27 @@ fn another_press_joins_the_open_incident_and_extends_its_evidence() {
 }
 
 #[test]
+fn presses_that_come_faster_than_headquarters_answers_are_put_out_together() {
+    let mut e = engine(1, 0);
+    let put_out = |out: &Outputs| out.changed.len();
+    assert_eq!(put_out(&pressed(&mut e, 1, "p1", PressKind::Panic, 0)), 1);
+    let id = only(&e);
+    assert_eq!(put_out(&pressed(&mut e, 1, "p2", PressKind::Panic, 1)), 0);
+    assert_eq!(put_out(&pressed(&mut e, 1, "p3", PressKind::Panic, 2)), 0);
+    let mut out = Outputs::default();
+    e.delivered(id, 1, at(3), &mut out);
+    assert!(out.changed.contains(&id), "as soon as it answers");
+    assert_eq!(e.document(id).unwrap().press_count, 3);
+    assert_eq!(put_out(&pressed(&mut e, 1, "p4", PressKind::Panic, 4)), 0);
+    let mut out = Outputs::default();
+    assert!(e.next_timeout().is_some_and(|due| due <= at(260).mono));
+    e.timeout(at(260), &mut out);
+    assert!(out.changed.contains(&id), "and without an answer soon");
+    e.delivered(id, 4, at(270), &mut Outputs::default());
+    assert_eq!(put_out(&pressed(&mut e, 1, "p5", PressKind::Panic, 271)), 1, "nothing is on its way");
+}
+
+#[test]
 fn a_closed_incident_is_not_joined() {
     let mut e = engine(1, 0);
     pressed(&mut e, 1, "p1", PressKind::Panic, 0);

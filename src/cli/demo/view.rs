@@ -74,7 +74,7 @@ pub async fn show(demo: &Demo, district: &District, page: &str, place: &Place, m
                 None => keys = None,
             },
             change = changes.recv() => if let Ok(change) = change && change.event == "camera" {
-                screen.say(&camera_line(&change.data));
+                screen.say(&camera_line(&change.data()));
             },
             _ = tick.tick() => screen.footer(footer(demo)),
         }
