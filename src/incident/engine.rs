@@ -426,6 +426,7 @@ impl Engine {
         let now = press.received.mono;
         if let Some(case) = self.cases.get_mut(incident)
             && case.sent.0 > case.delivered
+            && !self.settings.alone
             && now < case.sent.1 + ANSWER_WAIT
             && !out.changed.contains(&incident)
         {
