@@ -158,7 +158,7 @@ fn evidence_beyond_the_disks_room_goes_through_it_as_headquarters_confirms() {
         std::fs::read_to_string(evidence::folder(&site.objects(), &incident, camera).join("index.m3u8")).unwrap()
     };
     let before = [playlist("near"), playlist("far")];
-    let objects: usize = incident.evidence.iter().map(|e| e.objects.len()).sum();
+    let objects: usize = incident.evidence.iter().map(|e| e.delivered_count).sum();
     assert!(gateway.stop().success());
     let _gateway = site.start();
     std::thread::sleep(4 * SECOND);
@@ -167,7 +167,7 @@ fn evidence_beyond_the_disks_room_goes_through_it_as_headquarters_confirms() {
         evidence::proven(&evidence::folder(&site.objects(), &incident, camera));
     }
     let latest = hq.latest().remove(&incident.id.to_string()).unwrap();
-    assert_eq!(latest.evidence.iter().map(|e| e.objects.len()).sum::<usize>(), objects, "it was all delivered");
+    assert_eq!(latest.evidence.iter().map(|e| e.delivered_count).sum::<usize>(), objects, "it was all delivered");
 }
 
 /// Asserts that every moment of what was asked for is in a fragment or in a gap; gives the gaps' reasons.
