@@ -14,7 +14,7 @@ use std::{
 };
 
 use tokio::sync::{mpsc, watch};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::{
     board::{Board, Document},
@@ -29,7 +29,7 @@ use crate::{
     host::{clock, scope::Scope},
     incident::{
         engine::{Effect, Engine, Outputs},
-        record::Command,
+        record::{Command, Record},
         supervision::Sign,
     },
     intake::{self, Intake},
@@ -211,9 +211,16 @@ impl Desk {
         use intake::Event;
         match event {
             Event::Press { press, accepted } => {
-                info!(button = %press.button, press = ?press.press, kind = ?press.kind, "pressed");
                 self.engine.sign(&press.button, Sign::Heard, press.received, out);
+                let (before, button, id, kind) =
+                    (out.records.len(), press.button.clone(), press.press.clone(), press.kind);
                 self.engine.press(press, out);
+                // However often a button is pressed, its incident is news once.
+                if matches!(out.records.get(before), Some(Record::Opened(_))) {
+                    info!(%button, press = ?id, ?kind, "pressed");
+                } else {
+                    debug!(%button, press = ?id, ?kind, "pressed again");
+                }
                 replies.push(accepted);
             }
             Event::Status { button, status, now } => self.engine.sign(&button, Sign::Status(status), now, out),

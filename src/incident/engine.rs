@@ -425,6 +425,7 @@ impl Engine {
         self.order(incident, out);
         let now = press.received.mono;
         if let Some(case) = self.cases.get_mut(incident)
+            && !self.settings.alone
             && case.sent.0 > case.delivered
             && now < case.sent.1 + ANSWER_WAIT
             && !out.changed.contains(&incident)
