@@ -113,7 +113,7 @@ fn every_acknowledged_press_survives_kill_9_in_exactly_one_incident() {
             eventually(SOON, "a press is acknowledged", || (all.load(SeqCst) > before).then_some(()));
             slowest = slowest.max(started.elapsed());
             std::thread::sleep(Duration::from_micros(random % 60_000));
-            closer.close_some(&gateway, random % 4 == 1);
+            closer.close_some(&gateway, random % 2 == 1);
         } else {
             std::thread::sleep(Duration::from_millis(random % 150));
         }
@@ -140,25 +140,36 @@ fn every_acknowledged_press_survives_kill_9_in_exactly_one_incident() {
         (is("chowki_documents_waiting 0") && is("chowki_documents_flying 0")).then_some(())
     });
 
-    // A document shows its first press and the latest 31: whatever an incident was ever pressed is in one of its
-    // revisions at headquarters, since each press makes one.
     let documents = hq.documents();
     mqtt::assert_revisions_never_go_back(&documents);
     let mut home: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut visible: BTreeMap<String, u64> = BTreeMap::new();
     for document in &documents {
         for press in document.presses.iter().filter_map(|p| p.press.as_ref()) {
-            home.entry(format!("{} {press}", document.button.id)).or_default().insert(document.id.to_string());
+            let incident = document.id.to_string();
+            if home.entry(format!("{} {press}", document.button.id)).or_default().insert(incident.clone()) {
+                *visible.entry(incident).or_default() += 1;
+            }
         }
     }
     let twice: Vec<_> = home.iter().filter(|(_, incidents)| incidents.len() > 1).collect();
     assert!(twice.is_empty(), "presses in more than one incident: {twice:?}");
-    let lost: Vec<_> = acknowledged.iter().filter(|press| !home.contains_key(*press)).collect();
-    assert!(lost.is_empty(), "{} of {count} acknowledged presses are nowhere: {lost:?}", lost.len());
-    // And each was counted once: the counts of all incidents are the number of presses.
+    // Every press is counted, and once: the counts of all incidents are the number of presses.
     let latest = hq.latest();
     let counted: u64 = latest.values().map(|i| i.press_count).sum();
-    assert_eq!(counted, home.len() as u64, "presses counted twice or never");
-    assert_eq!(home.len(), acknowledged.len(), "presses that were never acknowledged");
+    assert_eq!(counted, acknowledged.len() as u64, "presses counted twice or never");
+    // And every press is named, by its incident's first document that has it. A document names its first press and the
+    // latest 31, so of an incident that was pressed more often than that between two documents some are only counted.
+    for (id, incident) in &latest {
+        let named = visible[id];
+        assert!(
+            named == incident.press_count || incident.press_count > 32,
+            "{id}: {named} of {}",
+            incident.press_count
+        );
+    }
+    let unnamed: Vec<_> = acknowledged.iter().filter(|press| !home.contains_key(*press)).collect();
+    assert!(unnamed.len() * 20 < count, "{} of {count} acknowledged presses are only counted", unnamed.len());
 
     // What the gateway holds is what headquarters has.
     for incident in gateway.incidents() {
@@ -167,7 +178,13 @@ fn every_acknowledged_press_survives_kill_9_in_exactly_one_incident() {
     }
     let is_closed = |(id, i): (&String, &Incident)| (i.state == Progress::Closed).then(|| id.clone());
     let closed: BTreeSet<_> = latest.iter().filter_map(is_closed).collect();
-    eprintln!("{count} presses in {} incidents ({} closed), {} documents", latest.len(), closed.len(), documents.len());
+    eprintln!(
+        "{count} presses in {} incidents ({} closed), {} documents, {} presses only counted",
+        latest.len(),
+        closed.len(),
+        documents.len(),
+        unnamed.len()
+    );
     assert!(!closed.is_empty() && count > kills);
     assert!(closer.answered.is_subset(&closed), "steps that were answered are kept");
     assert!(closed.is_subset(&closer.asked), "nothing is closed that nobody closed");

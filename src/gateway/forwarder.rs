@@ -104,6 +104,8 @@ struct Lists {
     documents: HashMap<IncidentId, (u64, Progress)>,
     /// What each unfinished playlist said when it was last put.
     playlists: HashMap<(IncidentId, CameraId), String>,
+    /// Objects of cameras whose lists are behind that headquarters has: those that the disk gave up for others too.
+    delivered: HashMap<(IncidentId, CameraId), BTreeMap<(u32, String), ObjectRef>>,
     /// Objects that rest, until when.
     set_aside: HashMap<String, Mono>,
     /// How often an object failed while others went through.
@@ -146,6 +148,13 @@ impl Behind {
 }
 
 impl Lists {
+    /// Headquarters has an object.
+    fn has(&mut self, key: (IncidentId, CameraId), mut object: ObjectRef) {
+        object.delivered = true;
+        let place = (object.meta.number, object.meta.name.clone());
+        self.delivered.entry(key).or_default().insert(place, object);
+    }
+
     /// Counts a failure of an object while others went through; whether it has had its chances.
     fn fails(&mut self, name: &str) -> bool {
         let failed = self.failed.entry(name.to_owned()).or_default();
@@ -224,7 +233,8 @@ impl Forwarder {
             match result {
                 Ok(()) => {
                     lists.failed.remove(&name);
-                    lists.behind.entry(key).or_insert(Behind::Since(now));
+                    lists.behind.entry(key.clone()).or_insert(Behind::Since(now));
+                    lists.has(key, object);
                 }
                 Err(Failure::Put(e @ PutError::Refused { .. })) => {
                     error!(error = %e, object = %object, "set aside; the rest goes on");
@@ -323,6 +333,7 @@ impl Forwarder {
             let document = self.board.incident_of(*incident);
             let Some(evidence) = document.as_ref().and_then(|d| d.evidence.iter().find(|e| e.camera == *camera)) else {
                 lists.behind.remove(key);
+                lists.delivered.remove(key);
                 continue;
             };
             let maybe = matches!(behind, Behind::AfterRestart);
@@ -331,6 +342,7 @@ impl Forwarder {
                     info!(%incident, %camera, "all evidence of this camera is at headquarters");
                     lists.behind.remove(key);
                     lists.playlists.remove(key);
+                    lists.delivered.remove(key);
                 }
                 Ok(false) => drop(lists.behind.insert(key.clone(), Behind::Since(now))),
                 Err(e @ PutError::Refused { .. }) => {
@@ -353,16 +365,22 @@ impl Forwarder {
     ) -> Result<bool, PutError> {
         let Some(held) = self.asked(self.media.evidence(incident, &evidence.camera).await) else { return Ok(false) };
         let folder = shelf::folder(&self.district, incident, &evidence.camera);
-        let there: Vec<_> = held.iter().filter(|o| o.delivered).cloned().collect();
         let settled = |o: &ObjectRef| o.delivered || lists.lost.contains(&o.to_string());
         let finished = evidence.ended && held.iter().all(settled);
+        let key = (incident, evidence.camera.clone());
+        held.into_iter().filter(|o| o.delivered).for_each(|o| lists.has(key.clone(), o));
+        let there: Vec<_> = lists.delivered.get(&key).into_iter().flat_map(BTreeMap::values).cloned().collect();
+        if there.len() < evidence.delivered_count {
+            // Delivered by an earlier run, and no longer on this disk: lists without them would take back what is known.
+            warn!(%incident, camera = %evidence.camera, "headquarters has more than this disk; its lists stay");
+            return Ok(finished);
+        }
         let manifest_name = format!("{folder}/manifest.json");
         if there.is_empty() || (finished && maybe && self.store.head(&manifest_name).await?.is_some()) {
             return Ok(finished);
         }
         let growing = CameraEvidence { ended: finished, ..evidence.clone() };
         let playlist = shelf::playlist(&there, Some(&growing));
-        let key = (incident, evidence.camera.clone());
         if finished || lists.playlists.get(&key) != Some(&playlist) {
             self.store.put(&format!("{folder}/index.m3u8"), Bytes::from(playlist.clone())).await?;
             lists.playlists.insert(key, playlist);

@@ -431,7 +431,12 @@ mod tests {
         spool::MediaSettings,
     };
 
-    const AVCC: &[u8] = &[1, 0x4d, 0x40, 0x28, 0xff, 0xe1, 0, 4, 0x67, 0x4d, 0x40, 0x28, 1, 0, 2, 0x68, 0xee];
+    /// Parameter sets of a camera that makes many words: its init segments are larger than its fragments.
+    fn avcc() -> Bytes {
+        let words = vec![0x28; 8_000 - 3];
+        let head = [1, 0x4d, 0x40, 0x28, 0xff, 0xe1, (8_000u16 >> 8) as u8, 8_000u16 as u8, 0x67, 0x4d, 0x40];
+        [&head[..], &words, &[1, 0, 2, 0x68, 0xee]].concat().into()
+    }
 
     struct Rig {
         recorders: Recorders,
@@ -461,7 +466,7 @@ mod tests {
             width: 1920,
             height: 1080,
             channels: 0,
-            config: Bytes::from_static(AVCC),
+            config: avcc(),
             rfc6381: String::new(),
         };
         let until = now.mono + Duration::from_millis(300);
@@ -549,12 +554,12 @@ mod tests {
 
     #[tokio::test]
     async fn what_cannot_be_played_without_a_lost_init_segment_is_a_gap_and_not_evidence() {
-        let mut rig = rig(1_100);
+        let mut rig = rig(6_000);
         let until = rig.order.from + Duration::from_millis(2_500);
         rig.order = RecordOrder { until, ..rig.order.clone() };
         rig.recorders.order(rig.order.clone());
         let gaps = rig.until_ended(0).await;
-        assert!(gaps.iter().any(|g| g.reason == GapReason::DiskFailed), "{gaps:?}");
         assert_eq!(rig.held().await, 0);
+        assert!(gaps.iter().any(|g| g.reason == GapReason::DiskFailed), "{gaps:?}");
     }
 }

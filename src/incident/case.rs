@@ -13,7 +13,7 @@ use crate::district::{
     press::Progress,
 };
 
-use super::record::{Anchor, Gone, Opened, PressKey, Reboot, more_urgent};
+use super::record::{Anchor, Gone, Opened, PressKey, Reboot, Told, more_urgent};
 
 /// How many keys of presses an incident remembers: a press that comes again later than that many others counts anew.
 pub const KEYS_KEPT: usize = 256;
@@ -60,6 +60,8 @@ pub struct Case {
     pub untold: VecDeque<(Option<PressId>, u64)>,
     /// Evidence changed since the last revision.
     pub evidence_changed: bool,
+    /// How much evidence that revision told of.
+    pub told: Told,
     /// When the document was last put out.
     pub published: Mono,
     /// What is no longer in the media log, for each camera.
@@ -77,7 +79,8 @@ pub struct Case {
 impl Case {
     /// The case that an [`Opened`] makes.
     pub fn new(opened: Opened) -> Self {
-        let Opened { document, keys, from, until, delivered, anchor, gone } = opened;
+        let Opened { document, keys, from, until, delivered, anchor, gone, told: evidence_told, evidence_changed } =
+            opened;
         // The first revision for evidence comes a while after the press, not with its first fragment.
         let pressed = &document.pressed_at;
         let published = Mono::from_boot(Duration::from_millis(pressed.monotonic_ms));
@@ -92,7 +95,8 @@ impl Case {
             until,
             delivered,
             untold,
-            evidence_changed: false,
+            evidence_changed,
+            told: evidence_told,
             published,
             gone: gone.into_iter().collect(),
             unlisted: BTreeMap::new(),
@@ -121,7 +125,25 @@ impl Case {
             delivered: self.delivered,
             anchor: Some(self.anchor.clone()),
             gone: self.gone.iter().map(|(camera, gone)| (camera.clone(), *gone)).collect(),
+            told: self.told,
+            evidence_changed: self.evidence_changed,
         }
+    }
+
+    /// How much evidence there is.
+    pub fn totals(&self) -> Told {
+        let evidence = &self.document.evidence;
+        Told {
+            objects: evidence.iter().map(|e| e.object_count).sum(),
+            delivered: evidence.iter().map(|e| e.delivered_count).sum(),
+        }
+    }
+
+    /// An object that the media log held when the gateway started.
+    pub fn found(&mut self, camera: &CameraId, object: EvidenceObject) {
+        let changed = self.evidence_changed;
+        self.object(camera, object);
+        self.evidence_changed = changed;
     }
 
     /// The gateway was started again. What headquarters has of it, it still has under the new revision.

@@ -184,9 +184,10 @@ impl Cases {
                 self.cases.get_mut(&incident)?.evidence_ended(&camera);
                 Some(incident)
             }
-            Record::Revised { incident, revision } => {
+            Record::Revised { incident, revision, told } => {
                 let case = self.cases.get_mut(&incident)?;
                 case.document.revision = case.document.revision.max(revision);
+                (case.told, case.evidence_changed) = (told, false);
                 Some(incident)
             }
             Record::Evicted { incident, camera, gone } => {

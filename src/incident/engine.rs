@@ -28,7 +28,7 @@ use super::{
     cases::{Cases, payload_name},
     link::link,
     nearby::{Choice, Nearby},
-    record::{Anchor, COMMAND_ID, COMMANDER, Command, Gone, Opened, PressKey, Reboot, Record, Verb},
+    record::{Anchor, COMMAND_ID, COMMANDER, Command, Gone, Opened, PressKey, Reboot, Record, Told, Verb},
     supervision::{Sign, Supervision},
 };
 
@@ -187,12 +187,14 @@ impl Engine {
     /// Takes evidence that the media log holds, after the journal is replayed.
     pub fn replay_evidence(&mut self, incident: IncidentId, camera: &CameraId, object: EvidenceObject) {
         if let Some(case) = self.cases.get_mut(incident) {
-            case.object(camera, object);
+            case.found(camera, object);
         }
     }
 
     /// After replay: tells again what may not have been heard, and resumes recordings.
     pub fn resume(&mut self, now: Now, out: &mut Outputs) {
+        // Evidence may have been stored or delivered after the last revision that told of it.
+        self.cases.iter_mut().for_each(|(_, case)| case.evidence_changed |= case.told != case.totals());
         for record in self.resumptions(now) {
             self.record(record, out);
         }
@@ -427,6 +429,7 @@ impl Engine {
         if let Some(case) = self.cases.get_mut(incident)
             && !self.settings.alone
             && case.sent.0 > case.delivered
+            && !self.settings.alone
             && now < case.sent.1 + ANSWER_WAIT
             && !out.changed.contains(&incident)
         {
@@ -480,7 +483,17 @@ impl Engine {
             }],
         };
         let (from, until) = (now.mono.before(self.settings.before), now.mono + self.settings.after);
-        let opened = Opened { document, keys: vec![key], from, until, delivered: 0, anchor: None, gone: Vec::new() };
+        let opened = Opened {
+            document,
+            keys: vec![key],
+            from,
+            until,
+            delivered: 0,
+            anchor: None,
+            gone: Vec::new(),
+            told: Told::default(),
+            evidence_changed: false,
+        };
         self.record(Record::Opened(Box::new(opened)), out);
         self.order(id, out);
         self.put_out_presses(id, now.mono, out);
@@ -588,10 +601,9 @@ impl Engine {
         if !case.evidence_changed {
             return;
         }
-        case.evidence_changed = false;
         case.published = now.mono;
-        let revision = case.document.revision + 1;
-        self.record(Record::Revised { incident, revision }, out);
+        let (revision, told) = (case.document.revision + 1, case.totals());
+        self.record(Record::Revised { incident, revision, told }, out);
         out.changed.insert(incident);
     }
 

@@ -86,6 +86,9 @@ pub enum Record {
         incident: IncidentId,
         /// Revision.
         revision: u64,
+        /// How much evidence it tells of.
+        #[serde(default)]
+        told: Told,
     },
     /// Objects of evidence that headquarters has were removed here to make room.
     Evicted {
@@ -138,6 +141,21 @@ pub struct Opened {
     /// What is no longer in the media log, camera by camera.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gone: Vec<(CameraId, Gone)>,
+    /// How much evidence the last revision for evidence told of.
+    #[serde(default)]
+    pub told: Told,
+    /// Whether there is something about evidence that no revision has told yet.
+    #[serde(default)]
+    pub evidence_changed: bool,
+}
+
+/// How much evidence a revision tells of, all cameras together: a restart that finds as much has nothing new to tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Told {
+    /// Objects.
+    pub objects: usize,
+    /// Of these, at headquarters.
+    pub delivered: usize,
 }
 
 /// What headquarters has of a camera's evidence and this gateway has no longer.

@@ -341,6 +341,30 @@ fn a_list_of_evidence_stays_short_and_its_counts_exact_through_evictions_and_che
     }
 }
 
+#[test]
+fn a_restart_that_finds_the_evidence_that_was_told_tells_nothing_and_one_that_finds_more_tells_it() {
+    let mut e = engine(1, 0);
+    let mut out = pressed(&mut e, 1, "p1", PressKind::Panic, 0);
+    let (id, unit): (_, CameraId) = (only(&e), "unit-b1".parse().unwrap());
+    let object =
+        |name: &str, delivered| EvidenceObject { name: name.into(), size: 1, sha256: String::new(), delivered };
+    e.evidence_stored(id, &unit, object("00001.m4s", true));
+    e.timeout(at(3_000), &mut out);
+    let revision = e.document(id).unwrap().revision;
+    e.delivered(id, revision, at(3_100), &mut out);
+    for records in [out.records, e.snapshot()] {
+        for (more, told) in [(None, false), (Some("00002.m4s"), true)] {
+            let mut e = engine(1, 0);
+            records.iter().cloned().for_each(|r| e.replay(r));
+            ["00001.m4s"].into_iter().chain(more).for_each(|n| e.replay_evidence(id, &unit, object(n, true)));
+            let mut out = Outputs::default();
+            e.resume(at(6_000), &mut out);
+            e.timeout(at(9_000), &mut out);
+            assert_eq!(out.changed.contains(&id), told, "{more:?}");
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Press(usize, Option<u8>, bool),
