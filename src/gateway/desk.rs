@@ -128,13 +128,17 @@ pub struct Progress {
     pub open_incidents: AtomicU64,
     /// Presses acknowledged.
     pub presses: AtomicU64,
+    /// Documents that are not yet handed to the way to headquarters.
+    pub documents_unsent: AtomicU64,
 }
 
 impl Progress {
-    fn turn(&self, engine: &Engine) {
+    fn turn(&self, engine: &Engine, ledger: &Ledger) {
         let now = u64::try_from(clock::mono().since_boot().as_millis()).unwrap_or(0);
         self.turned.store(now, Ordering::Relaxed);
         self.open_incidents.store(engine.open_incidents() as u64, Ordering::Relaxed);
+        let unsent = engine.held_back() + ledger.documents();
+        self.documents_unsent.store(unsent as u64, Ordering::Relaxed);
     }
 
     /// When the desk last finished a turn.
@@ -337,7 +341,7 @@ impl Desk {
             let held: HashSet<_> = self.engine.incidents().collect();
             self.board.keep(|id| held.contains(id));
         }
-        self.progress.turn(&self.engine);
+        self.progress.turn(&self.engine, &self.ledger);
     }
 
     /// Tells what is proven now.

@@ -161,6 +161,11 @@ impl Engine {
         self.cases.iter().flat_map(cameras).collect()
     }
 
+    /// How many incidents may have presses that are not put out yet.
+    pub fn held_back(&self) -> usize {
+        self.presses_due.len()
+    }
+
     /// How many incidents are open.
     pub fn open_incidents(&self) -> usize {
         self.cases.open_count()
