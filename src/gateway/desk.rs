@@ -14,7 +14,7 @@ use std::{
 };
 
 use tokio::sync::{mpsc, watch};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::{
     board::{Board, Document},
@@ -29,7 +29,7 @@ use crate::{
     host::{clock, scope::Scope},
     incident::{
         engine::{Effect, Engine, Outputs},
-        record::Command,
+        record::{Command, Record},
         supervision::Sign,
     },
     intake::{self, Intake},
@@ -128,13 +128,17 @@ pub struct Progress {
     pub open_incidents: AtomicU64,
     /// Presses acknowledged.
     pub presses: AtomicU64,
+    /// Documents that are not yet handed to the way to headquarters.
+    pub documents_unsent: AtomicU64,
 }
 
 impl Progress {
-    fn turn(&self, engine: &Engine) {
+    fn turn(&self, engine: &Engine, ledger: &Ledger) {
         let now = u64::try_from(clock::mono().since_boot().as_millis()).unwrap_or(0);
         self.turned.store(now, Ordering::Relaxed);
         self.open_incidents.store(engine.open_incidents() as u64, Ordering::Relaxed);
+        let unsent = engine.held_back() + ledger.documents();
+        self.documents_unsent.store(unsent as u64, Ordering::Relaxed);
     }
 
     /// When the desk last finished a turn.
@@ -211,9 +215,16 @@ impl Desk {
         use intake::Event;
         match event {
             Event::Press { press, accepted } => {
-                info!(button = %press.button, press = ?press.press, kind = ?press.kind, "pressed");
                 self.engine.sign(&press.button, Sign::Heard, press.received, out);
+                let (before, button, id, kind) =
+                    (out.records.len(), press.button.clone(), press.press.clone(), press.kind);
                 self.engine.press(press, out);
+                // However often a button is pressed, its incident is news once.
+                if matches!(out.records.get(before), Some(Record::Opened(_))) {
+                    info!(%button, press = ?id, ?kind, "pressed");
+                } else {
+                    debug!(%button, press = ?id, ?kind, "pressed again");
+                }
                 replies.push(accepted);
             }
             Event::Status { button, status, now } => self.engine.sign(&button, Sign::Status(status), now, out),
@@ -330,7 +341,7 @@ impl Desk {
             let held: HashSet<_> = self.engine.incidents().collect();
             self.board.keep(|id| held.contains(id));
         }
-        self.progress.turn(&self.engine);
+        self.progress.turn(&self.engine, &self.ledger);
     }
 
     /// Tells what is proven now.

@@ -3,6 +3,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::sync::mpsc;
+use tracing::warn;
 
 use crate::{
     camera::{self, CameraHandle},
@@ -11,7 +12,7 @@ use crate::{
         ids::CameraId,
         inventory::{Inventory, Source},
     },
-    host::scope::Scope,
+    host::{beat::Beat, scope::Scope},
     media::ring::{Limits, Ring},
 };
 
@@ -23,6 +24,8 @@ const MARGIN: Duration = Duration::from_secs(2);
 pub struct Feeds {
     rings: Arc<HashMap<CameraId, Arc<Ring>>>,
     handles: Arc<Vec<CameraHandle>>,
+    /// What the sessions run on; their scope ends before it.
+    _beat: Option<Arc<Beat>>,
 }
 
 impl Feeds {
@@ -36,6 +39,8 @@ impl Feeds {
     ) -> Self {
         let limits = Limits { span: before + MARGIN, bytes: ring_bytes };
         let settings = camera::Settings::default();
+        let beat = Beat::start("cameras").inspect_err(|e| warn!(error = %e, "no thread for cameras alone")).ok();
+        let inside = beat.as_ref().map(Beat::enter);
         let mut rings = HashMap::new();
         let mut handles = Vec::new();
         for (id, source) in sources(inventory) {
@@ -43,13 +48,14 @@ impl Feeds {
             rings.insert(id.clone(), ring.clone());
             handles.push(camera::start(id, source, ring, reports.clone(), settings.clone(), scope));
         }
-        Self { rings: Arc::new(rings), handles: Arc::new(handles) }
+        drop(inside);
+        Self { rings: Arc::new(rings), handles: Arc::new(handles), _beat: beat.map(Arc::new) }
     }
 
     /// Rings that a test fills itself.
     #[cfg(test)]
     pub fn of(rings: impl IntoIterator<Item = (CameraId, Arc<Ring>)>) -> Self {
-        Self { rings: Arc::new(rings.into_iter().collect()), handles: Arc::default() }
+        Self { rings: Arc::new(rings.into_iter().collect()), handles: Arc::default(), _beat: None }
     }
 
     /// A camera's ring.

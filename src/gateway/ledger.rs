@@ -97,6 +97,11 @@ impl Ledger {
         self.waiting.iter().flatten().copied().collect()
     }
 
+    /// Documents that wait for their records.
+    pub fn documents(&self) -> usize {
+        self.waiting.iter().map(BTreeSet::len).sum()
+    }
+
     /// Writes records, and keeps the promises back until they, and all before them, are synced. Returns promises that
     /// have nothing to wait for.
     ///

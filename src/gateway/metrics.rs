@@ -168,7 +168,8 @@ fn uplink(page: &mut Page, shared: &Shared) {
     page.counter("objects_failures", "Uploads that failed and are tried again", counts.failures.load(Relaxed));
     let Some(events) = shared.hq.events() else { return };
     let e = events.stats();
-    page.gauge("documents_waiting", "Documents that wait for headquarters", e.held.waiting as u64);
+    let unsent = shared.progress.documents_unsent.load(Relaxed);
+    page.gauge("documents_waiting", "Documents that wait for headquarters", e.held.waiting as u64 + unsent);
     page.gauge("documents_flying", "Documents sent and not yet acknowledged", e.held.flying as u64);
     page.counter("documents_delivered", "PUBACKs of headquarters' broker", e.delivered);
     page.counter("documents_resent", "Documents sent again after a broken connection", e.resent);

@@ -58,7 +58,7 @@ async fn read(shared: &Shared) -> Status {
         backhaul: link.state,
         backhaul_since: link.since,
         backhaul_detail: link.detail,
-        pending_documents: shared.hq.pending(),
+        pending_documents: shared.hq.pending() + unsent(shared),
         pending_objects: usize::try_from(held.undelivered).unwrap_or(usize::MAX),
         journal: journal(shared),
         buttons: Counts {
@@ -70,6 +70,12 @@ async fn read(shared: &Shared) -> Status {
         open_incidents: usize::try_from(shared.progress.open_incidents.load(std::sync::atomic::Ordering::Relaxed))
             .unwrap_or(usize::MAX),
     }
+}
+
+/// Documents that are not yet on their way; nobody waits for those of a gateway that stands alone.
+fn unsent(shared: &Shared) -> usize {
+    let unsent = shared.progress.documents_unsent.load(std::sync::atomic::Ordering::Relaxed);
+    if shared.hq.events().is_some() { usize::try_from(unsent).unwrap_or(usize::MAX) } else { 0 }
 }
 
 fn journal(shared: &Shared) -> String {

@@ -1,5 +1,6 @@
 //! Floor 0, not pure: what the machine itself gives. The only place that reads the system's clocks, and the only
 //! place that spawns tasks.
 
+pub mod beat;
 pub mod clock;
 pub mod scope;

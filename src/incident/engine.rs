@@ -161,6 +161,11 @@ impl Engine {
         self.cases.iter().flat_map(cameras).collect()
     }
 
+    /// How many incidents may have presses that are not put out yet.
+    pub fn held_back(&self) -> usize {
+        self.presses_due.len()
+    }
+
     /// How many incidents are open.
     pub fn open_incidents(&self) -> usize {
         self.cases.open_count()
@@ -427,6 +432,7 @@ impl Engine {
         self.order(incident, out);
         let now = press.received.mono;
         if let Some(case) = self.cases.get_mut(incident)
+            && !self.settings.alone
             && case.sent.0 > case.delivered
             && !self.settings.alone
             && now < case.sent.1 + ANSWER_WAIT
