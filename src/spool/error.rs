@@ -40,8 +40,8 @@ pub enum Error {
     /// A checkpoint is being written already; try again when its ticket has resolved.
     #[error("a checkpoint is being written already")]
     CheckpointPending,
-    /// A stored record does not have the bytes that were written. Run `chowki fsck`.
-    #[error("record at byte {offset} of {path} is damaged ({why}); run `chowki fsck` on the data directory")]
+    /// A stored record does not have the bytes that were written.
+    #[error("record at byte {offset} of {path} is damaged ({why}); check the disk (`dmesg`, SMART) and replace it if it goes on")]
     Damaged {
         /// Which segment file.
         path: PathBuf,

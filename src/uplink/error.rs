@@ -26,7 +26,7 @@ pub enum Error {
         url: String,
     },
     /// Plain HTTP to another machine, not allowed in so many words.
-    #[error("{endpoint:?} sends evidence unencrypted to another machine: write https://, or allow_http = true")]
+    #[error("{endpoint:?} sends evidence unencrypted to another machine: write https://")]
     PlainHttp {
         /// The endpoint.
         endpoint: String,
