@@ -41,7 +41,9 @@ pub enum Error {
     #[error("a checkpoint is being written already")]
     CheckpointPending,
     /// A stored record does not have the bytes that were written.
-    #[error("record at byte {offset} of {path} is damaged ({why}); check the disk (`dmesg`, SMART) and replace it if it goes on")]
+    #[error(
+        "record at byte {offset} of {path} is damaged ({why}); check the disk (`dmesg`, SMART) and replace it if it goes on"
+    )]
     Damaged {
         /// Which segment file.
         path: PathBuf,
