@@ -1,4 +1,4 @@
-//! Disks that are full: no press is acknowledged that is not on disk, nothing goes missing in silence, and everything
+//! Disks that are full or slow: no press is acknowledged that is not on disk, nothing goes missing in silence, and everything
 //! mends itself when there is room. On a small tmpfs, which needs the right to mount.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, reason = "tests fail by panicking")]
 
@@ -168,6 +168,58 @@ fn evidence_beyond_the_disks_room_goes_through_it_as_headquarters_confirms() {
     }
     let latest = hq.latest().remove(&incident.id.to_string()).unwrap();
     assert_eq!(latest.evidence.iter().map(|e| e.delivered_count).sum::<usize>(), objects, "it was all delivered");
+}
+
+/// A library that makes every fdatasync of a program wait while a file is there, as a worn flash card does for seconds.
+fn slow_disk(dir: &Path) -> (PathBuf, PathBuf) {
+    let (source, library, flag) = (dir.join("slow.c"), dir.join("slow.so"), dir.join("slow"));
+    let text = r#"
+        #define _GNU_SOURCE
+        #include <dlfcn.h>
+        #include <stdlib.h>
+        #include <unistd.h>
+        int fdatasync(int fd) {
+            int (*real)(int) = (int (*)(int))dlsym(RTLD_NEXT, "fdatasync");
+            while (access(getenv("SLOW_DISK"), F_OK) == 0) usleep(10000);
+            return real(fd);
+        }"#;
+    std::fs::write(&source, text).unwrap();
+    let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source).status();
+    assert!(built.unwrap().success(), "a C compiler is among what the tests need");
+    (library, flag)
+}
+
+#[test]
+fn a_disk_that_does_not_answer_keeps_no_press_from_headquarters() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = mosquitto(quiet_port(), dir.path(), "");
+    let hq = Headquarters::subscribe(broker.port);
+    let (library, flag) = slow_disk(dir.path());
+    let site = Site::new().headquarters(broker.port).buttons(2);
+    let gateway = site.spawn(&[("LD_PRELOAD", library.to_str().unwrap()), ("SLOW_DISK", flag.to_str().unwrap())]);
+    gateway.ready();
+    let mut first = Button::connect(gateway.mqtt, "b1").unwrap();
+    first.press("p-1", "panic");
+    first.until("p-1", "delivered");
+
+    std::fs::write(&flag, "").unwrap();
+    let mut button = Button::connect(gateway.mqtt, "b2").unwrap();
+    let pid = button.send_press("p-2", "panic").unwrap();
+    let of_b2 = |i: &Incident| i.button.id.to_string() == "b2";
+    assert_eq!(hq.incident("headquarters is told", SOON, of_b2).state, Progress::Received, "and no more than is true");
+    let health = || gateway.get("/healthz");
+    eventually(SOON, "it says that it is ill", || (health().status == 503).then_some(()));
+    assert!(health().text().contains("has not answered"), "{}", health().text());
+    assert!(!button.has(|d| *d == Down::Ack(pid)), "acknowledged, and it is not on disk");
+    assert!(button.states().is_empty(), "told of what is not proven: {:?}", button.states());
+
+    std::fs::remove_file(&flag).unwrap();
+    button.wait("PUBACK", SOON, |d| *d == Down::Ack(pid));
+    button.until("p-2", "delivered");
+    eventually(SOON, "well again", || (health().status == 200).then_some(()));
+    hq.incident("on disk now", SOON, |i| of_b2(i) && i.state >= Progress::Recorded);
+    mqtt::assert_revisions_never_go_back(&hq.documents());
+    assert_eq!((hq.latest().len(), gateway.incidents().len()), (2, 2));
 }
 
 /// Asserts that every moment of what was asked for is in a fragment or in a gap; gives the gaps' reasons.

@@ -1,8 +1,8 @@
 //! The one task that owns the engine. Everything that happens comes to this desk; what the engine decides leaves it:
-//! orders to the recorders at once, records to the journal, and, once those are synced, PUBACKs, states for buttons,
-//! documents for headquarters and the board.
+//! orders to the recorders, which wait for no disk, records to the journal, and, once those are synced, PUBACKs, states
+//! for buttons, documents for headquarters and the board.
 //!
-//! Inputs that wait are taken together, so that many presses share one sync; nothing ever waits to be batched.
+//! Inputs that wait are taken together, so that many presses share one sync; a press never waits to be batched.
 
 use std::{
     collections::HashSet,
@@ -36,6 +36,9 @@ use crate::{
     spool::Health,
     uplink::events::{self, Tag},
 };
+
+/// A disk that has not answered for so long is treated as one that refuses: headquarters hears of a press without it.
+const DISK_PATIENCE: Duration = Duration::from_millis(100);
 
 /// Inputs of one kind taken at a time.
 const TURN: usize = 256;
@@ -130,12 +133,14 @@ pub struct Progress {
     pub presses: AtomicU64,
     /// Documents that are not yet handed to the way to headquarters.
     pub documents_unsent: AtomicU64,
+    /// Milliseconds since boot from when on the journal's disk has not answered; 0 when it owes nothing.
+    disk_owes: AtomicU64,
 }
 
 impl Progress {
     fn turn(&self, engine: &Engine, ledger: &Ledger) {
-        let now = u64::try_from(clock::mono().since_boot().as_millis()).unwrap_or(0);
-        self.turned.store(now, Ordering::Relaxed);
+        self.turned.store(millis(clock::mono()), Ordering::Relaxed);
+        self.disk_owes.store(ledger.waiting_since().map_or(0, millis), Ordering::Relaxed);
         self.open_incidents.store(engine.open_incidents() as u64, Ordering::Relaxed);
         let unsent = engine.held_back() + ledger.documents();
         self.documents_unsent.store(unsent as u64, Ordering::Relaxed);
@@ -145,6 +150,18 @@ impl Progress {
     pub fn last_turn(&self) -> Mono {
         Mono::from_boot(Duration::from_millis(self.turned.load(Ordering::Relaxed)))
     }
+
+    /// How long the journal's disk has not answered.
+    pub fn disk_silence(&self) -> Duration {
+        match self.disk_owes.load(Ordering::Relaxed) {
+            0 => Duration::ZERO,
+            since => clock::mono().since(Mono::from_boot(Duration::from_millis(since))),
+        }
+    }
+}
+
+fn millis(at: Mono) -> u64 {
+    u64::try_from(at.since_boot().as_millis()).unwrap_or(0)
 }
 
 impl Desk {
@@ -167,7 +184,8 @@ impl Desk {
         self.finish_turn(out, Vec::new(), Vec::new());
         let mut open = Open { intake: true, events: true, work: true };
         while !scope.is_stopping() {
-            let due = self.engine.next_timeout();
+            let patience = self.ledger.waiting_since().filter(|_| !self.failing).map(|since| since + DISK_PATIENCE);
+            let due = [self.engine.next_timeout(), self.ledger.due(), patience].into_iter().flatten().min();
             let mut turn = Turn::default();
             let taking = open.intake && self.ledger.has_room();
             tokio::select! {
@@ -199,10 +217,8 @@ impl Desk {
         turn.buttons.into_iter().for_each(|event| self.button(event, &mut out, &mut replies));
         turn.hq.into_iter().for_each(|event| self.headquarters(event, &mut out));
         turn.work.into_iter().for_each(|item| self.work(item, &mut out, &mut answers));
-        if disk.has_changed().unwrap_or(false) {
-            self.disk(disk, &mut out);
-        }
         let now = clock::now();
+        self.disk(disk, now.mono, &mut out);
         if self.engine.next_timeout().is_some_and(|due| due <= now.mono) {
             self.engine.timeout(now, &mut out);
         }
@@ -295,18 +311,23 @@ impl Desk {
         }
     }
 
-    fn disk(&mut self, disk: &mut watch::Receiver<Health>, out: &mut Outputs) {
-        let failing = match &*disk.borrow_and_update() {
+    /// Looks at the journal's disk: whether it refuses, or has not answered for too long.
+    fn disk(&mut self, disk: &mut watch::Receiver<Health>, now: Mono, out: &mut Outputs) {
+        let refused = match &*disk.borrow_and_update() {
             Health::Ok | Health::OnReserve { .. } => None,
-            Health::Failing { error, .. } => Some(error.to_string()),
+            Health::Failing { error, .. } => Some(error.clone()),
         };
-        match failing {
-            Some(why) if !self.failing => {
+        let silent = self.ledger.waiting_since().is_some_and(|since| now.since(since) >= DISK_PATIENCE);
+        match (refused, silent, self.failing) {
+            (Some(why), _, false) => {
                 error!(%why, "the journal's disk fails: presses are not acknowledged until it takes them");
-                self.failing = true;
-                self.engine.journal_failed(self.ledger.waiting(), out);
+                self.disk_failed(out);
             }
-            None if self.failing => {
+            (None, true, false) => {
+                warn!(patience = ?DISK_PATIENCE, "the journal's disk is slow: headquarters hears of presses before it has them");
+                self.disk_failed(out);
+            }
+            (None, false, true) => {
                 info!("the journal's disk has taken everything again");
                 self.failing = false;
                 self.engine.journal_recovered(out);
@@ -315,17 +336,21 @@ impl Desk {
         }
     }
 
+    fn disk_failed(&mut self, out: &mut Outputs) {
+        self.failing = true;
+        self.engine.journal_failed(self.ledger.waiting(), out);
+    }
+
     // ---- outputs
 
     /// Sends the turn's outputs on their ways.
     fn finish_turn(&mut self, out: Outputs, replies: Vec<intake::Accepted>, answers: Vec<Answer>) {
-        for order in out.orders {
-            self.recorders.order(order);
-        }
         if self.failing {
             // Headquarters hears of it at once, truthfully as `received`; the button does not.
             self.put_out(documents(&self.engine, &out.changed));
         }
+        // Nobody waits for headquarters' PUBACKs, conditions and gaps to be on disk.
+        let awaited = !(replies.is_empty() && answers.is_empty() && out.changed.is_empty());
         let promises = || {
             let shown = documents(&self.engine, out.shown.difference(&out.changed));
             let changed = if self.failing { Vec::new() } else { documents(&self.engine, &out.changed) };
@@ -333,9 +358,14 @@ impl Desk {
             changed.iter().for_each(|d| drop(d.json()));
             Promises { replies, answers, effects: out.effects, documents: changed, shown }
         };
-        if let Some(free) = self.ledger.write(&out.records, out.changed.clone(), promises) {
+        if let Some(free) = self.ledger.write(&out.records, out.changed.clone(), awaited, promises) {
             self.keep(free);
         }
+        // The disk has only been handed what it is to write: recordings begin while it does.
+        for order in out.orders {
+            self.recorders.order(order);
+        }
+        self.ledger.write_due(clock::mono());
         self.ledger.hand_over();
         if !self.failing && self.ledger.checkpoint_if_due(&self.engine) {
             let held: HashSet<_> = self.engine.incidents().collect();
@@ -379,6 +409,7 @@ impl Desk {
     /// Waits for the disk a moment at the end, so that what can be acknowledged is.
     async fn settle(&mut self) {
         let waiting = async {
+            self.ledger.write_resting();
             while !self.ledger.is_idle() {
                 self.ledger.hand_over();
                 let kept = self.ledger.synced().await;

@@ -5,6 +5,7 @@
 //! twice after a crash overwrites itself with the same bytes.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, HashMap, HashSet},
     sync::{
         Arc,
@@ -24,6 +25,7 @@ use crate::{
         clock::Mono,
         evidence::{CameraEvidence, Gap, GapReason},
         ids::{CameraId, DistrictId, IncidentId},
+        incident::Incident,
         press::Progress,
     },
     host::{clock, scope::Scope},
@@ -38,7 +40,11 @@ const AT_ONCE: usize = 4;
 const ROUND: usize = 16;
 
 /// A playlist is put at most this often while it grows.
-const PLAYLIST_EVERY: Duration = Duration::from_secs(1);
+const LISTS_EVERY: Duration = Duration::from_secs(1);
+
+/// A document is put at most this often: however fast incidents change, their copies in the store take neither the disk
+/// nor the line from the presses themselves.
+const DOCUMENT_EVERY: Duration = Duration::from_millis(250);
 
 /// Waits after a failure.
 const WAIT: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
@@ -99,9 +105,13 @@ pub struct Forwarder {
 struct Lists {
     /// Cameras whose playlist or manifest is behind.
     behind: BTreeMap<(IncidentId, CameraId), Behind>,
-    /// What was last put of each incident's document: its revision, and its state, which headquarters' PUBACK moves
-    /// without a revision.
-    documents: HashMap<IncidentId, (u64, Progress)>,
+    /// What was last put of each incident's document, and when: its revision, and its state, which headquarters' PUBACK
+    /// moves without a revision.
+    documents: HashMap<IncidentId, (Mono, u64, Progress)>,
+    /// When the next document may be put.
+    document_due: Mono,
+    /// Whether documents wait for that.
+    more_documents: bool,
     /// What each unfinished playlist said when it was last put.
     playlists: HashMap<(IncidentId, CameraId), String>,
     /// Objects of cameras whose lists are behind that headquarters has: those that the disk gave up for others too.
@@ -141,7 +151,7 @@ enum Behind {
 impl Behind {
     fn due(self, now: Mono) -> bool {
         match self {
-            Behind::Since(then) => now.since(then) >= PLAYLIST_EVERY,
+            Behind::Since(then) => now.since(then) >= LISTS_EVERY,
             Behind::AfterRestart => true,
         }
     }
@@ -180,7 +190,8 @@ impl Forwarder {
                 Ok(true) => wait = WAIT.0,
                 Ok(false) => {
                     wait = WAIT.0;
-                    let pause = tokio::time::sleep(PLAYLIST_EVERY);
+                    let pause = if lists.more_documents { DOCUMENT_EVERY } else { LISTS_EVERY };
+                    let pause = tokio::time::sleep(pause);
                     tokio::select! { () = self.bell.0.notified() => {}, () = pause => {} }
                 }
                 Err(e) => {
@@ -262,9 +273,9 @@ impl Forwarder {
             // When some went through, the way is open: what is short is not held up by what failed.
             Some(e) if !works => Err(e),
             failure => {
-                let documents = self.put_documents(lists).await?;
+                let document = self.put_document(lists).await?;
                 let put = self.put_due_lists(lists).await?;
-                failure.map_or(Ok(documents || put || found), Err)
+                failure.map_or(Ok(document || put || found), Err)
             }
         }
     }
@@ -393,23 +404,36 @@ impl Forwarder {
         Ok(finished)
     }
 
-    /// `incident.json` of each incident that changed, the newest first, and no more than a round. Whether one was put.
-    async fn put_documents(&self, lists: &mut Lists) -> Result<bool, PutError> {
-        let incidents = self.board.incidents(None, usize::MAX);
-        lists.documents.retain(|id, _| incidents.iter().any(|i| i.id == *id));
-        let known = &lists.documents;
-        let new: Vec<_> =
-            incidents.iter().filter(|d| known.get(&d.id) != Some(&(d.revision, d.state))).take(ROUND).collect();
-        for document in &new {
-            let json = serde_json::to_vec_pretty(document.as_ref()).unwrap_or_default();
-            let name = format!("{}/incidents/{}/incident.json", self.district, document.id);
-            match self.store.put(&name, Bytes::from(json)).await {
-                Err(e @ PutError::Refused { .. }) => error!(error = %e, "left out; the rest goes on"),
-                put => put?,
-            }
-            lists.documents.insert(document.id, (document.revision, document.state));
+    /// `incident.json` of an incident that changed: of new ones the newest, else the one that was put longest ago.
+    /// Whether one was put.
+    async fn put_document(&self, lists: &mut Lists) -> Result<bool, PutError> {
+        let now = clock::mono();
+        if now < lists.document_due {
+            return Ok(false);
         }
-        Ok(!new.is_empty())
+        lists.document_due = now + DOCUMENT_EVERY;
+        let incidents = self.board.incidents(None, usize::MAX);
+        let held: HashSet<_> = incidents.iter().map(|i| i.id).collect();
+        lists.documents.retain(|id, _| held.contains(id));
+        let put_at = |d: &Incident| match lists.documents.get(&d.id) {
+            None => Some(Mono::default()),
+            Some((at, revision, state)) => ((*revision, *state) != (d.revision, d.state)).then_some(*at),
+        };
+        let changed = incidents.iter().filter_map(|d| Some((put_at(d)?, Reverse(d.id), d)));
+        lists.more_documents = false;
+        let Some((_, _, document)) =
+            changed.inspect(|_| lists.more_documents = true).min_by_key(|(at, id, _)| (*at, *id))
+        else {
+            return Ok(false);
+        };
+        let json = serde_json::to_vec_pretty(document.as_ref()).unwrap_or_default();
+        let name = format!("{}/incidents/{}/incident.json", self.district, document.id);
+        match self.store.put(&name, Bytes::from(json)).await {
+            Err(e @ PutError::Refused { .. }) => error!(error = %e, "left out; the rest goes on"),
+            put => put?,
+        }
+        lists.documents.insert(document.id, (now, document.revision, document.state));
+        Ok(true)
     }
 
     /// What the media log answered; a failure is logged, and asked again in the next round.

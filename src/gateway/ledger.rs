@@ -6,6 +6,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::Arc,
+    time::Duration,
 };
 
 use futures::{StreamExt, stream::FuturesOrdered};
@@ -14,7 +15,8 @@ use tracing::{error, warn};
 
 use super::board::Document;
 use crate::{
-    district::ids::IncidentId,
+    district::{clock::Mono, ids::IncidentId},
+    host::clock,
     incident::{
         engine::{CommandError, Effect, Engine},
         record::Record,
@@ -22,6 +24,9 @@ use crate::{
     intake::Accepted,
     spool::{self, Entry, Journal, Ticket},
 };
+
+/// Records that nobody waits for are written with the next press, or after this: their sync is then not in the way of one.
+const COMPANY_WAIT: Duration = Duration::from_millis(20);
 
 /// Batches that wait for the disk before the desk stops taking presses: the buttons then wait, and resend.
 const WAITING_LIMIT: usize = 4096;
@@ -58,6 +63,29 @@ impl Promises {
         let told = self.effects.is_empty() && self.documents.is_empty() && self.shown.is_empty();
         told && self.replies.is_empty() && self.answers.is_empty()
     }
+
+    fn and(mut self, mut more: Self) -> Self {
+        self.replies.append(&mut more.replies);
+        self.answers.append(&mut more.answers);
+        self.effects.append(&mut more.effects);
+        self.documents.append(&mut more.documents);
+        self.shown.append(&mut more.shown);
+        self
+    }
+}
+
+/// Entries, what may be told once they are synced, and whom they are about.
+#[derive(Default)]
+struct Batch {
+    entries: Vec<Entry>,
+    promises: Promises,
+    about: BTreeSet<IncidentId>,
+}
+
+impl Batch {
+    fn bytes(&self) -> usize {
+        self.entries.iter().map(|e| e.payload.len()).sum()
+    }
 }
 
 type Syncing = Pin<Box<dyn Future<Output = Option<Promises>> + Send>>;
@@ -67,10 +95,13 @@ pub struct Ledger {
     journal: Journal,
     /// Handed to the journal, not yet synced, in order.
     syncing: FuturesOrdered<Syncing>,
+    /// Not yet written, because nobody waits for it; until when at the latest.
+    resting: Batch,
+    resting_until: Option<Mono>,
     /// Not yet handed to the journal, because its queue is full.
     unsent: VecDeque<(Vec<Entry>, Promises)>,
-    /// The incidents of each batch in `syncing`, then of each in `unsent`.
-    waiting: VecDeque<BTreeSet<IncidentId>>,
+    /// Since when each batch in `syncing`, then each in `unsent`, waits, and the incidents it is about.
+    waiting: VecDeque<(Mono, BTreeSet<IncidentId>)>,
     /// Bytes since the last checkpoint.
     grown: u64,
 }
@@ -81,6 +112,8 @@ impl Ledger {
         Self {
             journal,
             syncing: FuturesOrdered::new(),
+            resting: Batch::default(),
+            resting_until: None,
             unsent: VecDeque::new(),
             waiting: VecDeque::new(),
             grown: replayed,
@@ -94,43 +127,87 @@ impl Ledger {
 
     /// Incidents whose records are not on disk yet.
     pub fn waiting(&self) -> BTreeSet<IncidentId> {
-        self.waiting.iter().flatten().copied().collect()
+        self.waiting.iter().flat_map(|(_, about)| about).chain(&self.resting.about).copied().collect()
+    }
+
+    /// Since when the disk has not answered.
+    pub fn waiting_since(&self) -> Option<Mono> {
+        self.waiting.front().map(|(since, _)| *since)
     }
 
     /// Documents that wait for their records.
     pub fn documents(&self) -> usize {
-        self.waiting.iter().map(BTreeSet::len).sum()
+        self.waiting.iter().map(|(_, about)| about.len()).sum::<usize>() + self.resting.about.len()
     }
 
     /// Writes records, and keeps the promises back until they, and all before them, are synced. Returns promises that
-    /// have nothing to wait for.
+    /// have nothing to wait for. When nobody waits for any of it, it may rest a moment and be written with what comes next.
     ///
     /// `promises` are worded while the disk works already.
     pub fn write(
         &mut self,
         records: &[Record],
         about: BTreeSet<IncidentId>,
+        awaited: bool,
         promises: impl FnOnce() -> Promises,
     ) -> Option<Promises> {
-        let mut groups = groups(entries(records));
+        if records.is_empty() && self.is_idle() {
+            return Some(promises());
+        }
+        let mut batch = std::mem::take(&mut self.resting);
+        batch.entries.extend(entries(records));
+        batch.about.extend(about);
+        if awaited || batch.bytes() > GROUP {
+            self.send(batch, promises);
+            return None;
+        }
+        batch.promises = batch.promises.and(promises());
+        if !batch.entries.is_empty() || !batch.promises.is_empty() {
+            self.resting_until.get_or_insert_with(|| clock::mono() + COMPANY_WAIT);
+        }
+        self.resting = batch;
+        None
+    }
+
+    fn send(&mut self, batch: Batch, more: impl FnOnce() -> Promises) {
+        self.resting_until = None;
+        let Batch { entries, promises, about } = batch;
+        let mut groups = groups(entries);
         let last = groups.pop().unwrap_or_default();
+        let now = clock::mono();
         for group in groups {
-            self.waiting.push_back(about.clone());
+            self.waiting.push_back((now, about.clone()));
             self.unsent.push_back((group, Promises::default()));
         }
         self.hand_over();
         let ticket = if last.is_empty() || !self.unsent.is_empty() { None } else { self.append(&last).ok() };
-        let promises = promises();
-        if last.is_empty() && (self.waiting.is_empty() || promises.is_empty()) {
-            return Some(promises);
-        }
-        self.waiting.push_back(about);
+        let promises = promises.and(more());
+        self.waiting.push_back((now, about));
         match ticket {
             Some(ticket) => self.await_sync(ticket, promises),
             None => self.unsent.push_back((last, promises)),
         }
         self.hand_over();
-        None
+    }
+
+    /// When [`Ledger::write_due`] has something to do.
+    pub fn due(&self) -> Option<Mono> {
+        self.resting_until
+    }
+
+    /// Writes what has rested long enough.
+    pub fn write_due(&mut self, now: Mono) {
+        if self.resting_until.is_some_and(|at| at <= now) {
+            self.write_resting();
+        }
+    }
+
+    /// Writes what rests.
+    pub fn write_resting(&mut self) {
+        if self.resting_until.is_some() {
+            let batch = std::mem::take(&mut self.resting);
+            self.send(batch, Promises::default);
+        }
     }
 
     /// Hands to the journal what its queue has room for.
@@ -177,12 +254,17 @@ impl Ledger {
 
     /// Whether everything is synced.
     pub fn is_idle(&self) -> bool {
-        self.waiting.is_empty()
+        self.waiting.is_empty() && self.resting_until.is_none()
     }
 
     /// Rewrites the journal as what the engine holds now, when it has grown enough. Whether it did.
     pub fn checkpoint_if_due(&mut self, engine: &Engine) -> bool {
-        if self.grown < CHECKPOINT_AFTER || !self.unsent.is_empty() {
+        if self.grown < CHECKPOINT_AFTER {
+            return false;
+        }
+        // What rests is part of the snapshot, and so comes before it.
+        self.write_resting();
+        if !self.unsent.is_empty() {
             return false;
         }
         self.grown = 0;
@@ -193,7 +275,7 @@ impl Ledger {
                 return false;
             }
         };
-        self.waiting.push_back(BTreeSet::new());
+        self.waiting.push_back((clock::mono(), BTreeSet::new()));
         self.syncing.push_back(Box::pin(async move {
             // A disk that refuses the snapshot changes nothing: the older segments stay.
             if let Err(e) = ticket.await {
@@ -263,7 +345,7 @@ mod tests {
             (100..160).map(|n| Record::Commands { ids: vec![n.to_string().repeat(60_000)] }).collect();
         let (reply, mut answer) = oneshot::channel();
         let promises = Promises { answers: vec![(reply, Ok(()))], ..Promises::default() };
-        assert!(ledger.write(&records, BTreeSet::new(), || promises).is_none());
+        assert!(ledger.write(&records, BTreeSet::new(), true, || promises).is_none());
         let mut kept = Vec::new();
         while !ledger.is_idle() {
             assert!(answer.try_recv().is_err(), "nothing is told before it is synced");
@@ -274,5 +356,40 @@ mod tests {
         journal.close();
         drop((ledger, journal));
         assert_eq!(open().1.len(), records.len());
+    }
+
+    #[tokio::test]
+    async fn what_nobody_waits_for_shares_the_sync_of_the_next_press() {
+        let dir = tempfile::tempdir().unwrap();
+        let (journal, ..) = spool::journal::open(dir.path(), JournalSettings::default()).unwrap();
+        let mut ledger = Ledger::new(journal.clone(), 0);
+        let record = |n: u32| [Record::Commands { ids: vec![n.to_string()] }];
+        let about = || BTreeSet::from([IncidentId::derive(1, b"x")]);
+        for n in 0..3 {
+            assert!(ledger.write(&record(n), about(), false, Promises::default).is_none());
+        }
+        assert!(!ledger.is_idle() && ledger.waiting() == about() && ledger.due().is_some());
+        let (reply, _answer) = oneshot::channel();
+        let promises = Promises { answers: vec![(reply, Ok(()))], ..Promises::default() };
+        assert!(ledger.write(&record(3), BTreeSet::new(), true, || promises).is_none());
+        assert_eq!(ledger.synced().await.answers.len(), 1);
+        assert_eq!((journal.stats().entries, journal.stats().commits), (4, 1), "one sync for all");
+        assert!(ledger.is_idle());
+    }
+
+    #[tokio::test]
+    async fn what_nobody_waits_for_is_written_all_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let (journal, ..) = spool::journal::open(dir.path(), JournalSettings::default()).unwrap();
+        let mut ledger = Ledger::new(journal.clone(), 0);
+        let record = [Record::Commands { ids: vec!["late".into()] }];
+        assert!(ledger.write(&record, BTreeSet::new(), false, Promises::default).is_none());
+        let due = ledger.due().unwrap();
+        ledger.write_due(clock::mono());
+        assert_eq!((ledger.due(), journal.stats().entries), (Some(due), 0), "it still rests");
+        ledger.write_due(due);
+        ledger.synced().await;
+        assert!(ledger.is_idle() && ledger.due().is_none());
+        assert_eq!(journal.stats().entries, 1);
     }
 }

@@ -17,6 +17,9 @@ use crate::{
 /// How often it is looked at.
 const EVERY: Duration = Duration::from_secs(1);
 
+/// A disk that takes longer than this is worth telling.
+const SILENT_DISK: Duration = Duration::from_secs(1);
+
 /// Publishes it until the scope stops.
 pub(super) fn publish(facade: Facade, scope: &Scope) {
     let stopping = scope.stopping();
@@ -79,7 +82,9 @@ fn unsent(shared: &Shared) -> usize {
 }
 
 fn journal(shared: &Shared) -> String {
+    let silence = shared.progress.disk_silence();
     match &*shared.journal.health().borrow() {
+        Health::Ok | Health::OnReserve { .. } if silence > SILENT_DISK => "slow: the disk does not answer".into(),
         Health::Ok => "ok".into(),
         Health::OnReserve { left_bytes, .. } => format!("the disk is full; {left_bytes} bytes of reserve are left"),
         Health::Failing { error, .. } => format!("failing: {error}"),
@@ -92,8 +97,10 @@ pub(super) fn ailment(shared: &Shared) -> Option<String> {
     if idle > HANGS_AFTER {
         return Some(format!("the desk has not turned for {} s", idle.as_secs()));
     }
+    let silence = shared.progress.disk_silence();
     match &*shared.journal.health().borrow() {
         Health::Failing { error, .. } => Some(format!("the journal's disk fails: {error}")),
+        _ if silence > HANGS_AFTER => Some(format!("the journal's disk has not answered for {} s", silence.as_secs())),
         Health::Ok | Health::OnReserve { .. } => None,
     }
 }

@@ -1,6 +1,12 @@
 //! The real clocks.
 
-use std::{sync::OnceLock, time::Duration};
+use std::{
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use rustix::time::{ClockId, clock_gettime};
 
@@ -28,17 +34,18 @@ pub fn deadline(at: Mono) -> tokio::time::Instant {
     tokio::time::Instant::now() + at.since(mono())
 }
 
-/// Whether systemd-timesyncd or chrony has synchronised the clock since boot. systemd writes a flag file; where there
-/// is none, a clock beyond the build year is the best that can be said.
+/// Whether systemd-timesyncd or chrony has synchronised the clock since boot: systemd then writes a flag file. It is
+/// looked for at most once a second.
 fn synchronised() -> bool {
-    static FLAG: OnceLock<bool> = OnceLock::new();
-    if FLAG.get().is_some() {
-        return true;
+    const NEVER_AGAIN: u64 = u64::MAX;
+    /// Seconds since boot when the file is looked for next.
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let (now, next) = (mono().since_boot().as_secs(), NEXT.load(Relaxed));
+    if next == NEVER_AGAIN || now < next {
+        return next == NEVER_AGAIN;
     }
     let seen = std::path::Path::new("/run/systemd/timesync/synchronized").exists();
-    if seen {
-        let _ = FLAG.set(true);
-    }
+    NEXT.store(if seen { NEVER_AGAIN } else { now + 1 }, Relaxed);
     seen
 }
 
