@@ -1,49 +1,31 @@
 //! A thread that serves many sockets in beats instead of at every packet.
 //!
 //! Dozens of cameras send something every few milliseconds each. To be woken for every packet costs more than to read it; so
-//! what has come is read for all of them together, fifty times a second. It is what network cards do with interrupts.
+//! the thread sleeps a moment after its work, and then reads what has come for all of them together. It is what network
+//! cards do with interrupts. When nothing has come in that moment, it waits as any other thread does.
 
-use std::{
-    io,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
-    thread,
-    time::Duration,
-};
+use std::{io, sync::Arc, thread, time::Duration};
 
-use tokio::{runtime, task::yield_now};
+use tokio::{runtime, sync::Notify};
 
 /// From one look at the sockets to the next: the most that this adds to the age of a frame.
 const BEAT: Duration = Duration::from_millis(20);
-
-/// Looks that follow each other at once in a beat: the first finds what has come, the others what comes of it.
-const LOOKS: usize = 3;
 
 /// A runtime of its own that runs in beats. Its tasks end with it, so stop their scope first.
 #[derive(Debug)]
 pub struct Beat {
     handle: runtime::Handle,
-    stop: Arc<AtomicBool>,
+    stop: Arc<Notify>,
 }
 
 impl Beat {
     /// Starts the thread.
     pub fn start(name: &str) -> io::Result<Self> {
-        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-        let (handle, stop) = (runtime.handle().clone(), Arc::new(AtomicBool::new(false)));
+        let moment = || thread::sleep(BEAT);
+        let runtime = runtime::Builder::new_current_thread().enable_all().on_thread_park(moment).build()?;
+        let (handle, stop) = (runtime.handle().clone(), Arc::new(Notify::new()));
         let stopped = stop.clone();
-        thread::Builder::new().name(name.into()).spawn(move || {
-            while !stopped.load(Relaxed) {
-                runtime.block_on(async {
-                    for _ in 0..LOOKS {
-                        yield_now().await;
-                    }
-                });
-                thread::sleep(BEAT);
-            }
-        })?;
+        thread::Builder::new().name(name.into()).spawn(move || runtime.block_on(stopped.notified()))?;
         Ok(Self { handle, stop })
     }
 
@@ -55,7 +37,7 @@ impl Beat {
 
 impl Drop for Beat {
     fn drop(&mut self) {
-        self.stop.store(true, Relaxed);
+        self.stop.notify_one();
     }
 }
 

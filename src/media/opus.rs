@@ -21,8 +21,8 @@ const PACKET: usize = 160;
 const TICKS: i64 = 6;
 /// Bits a second: more than transparent for the telephone's 4 kHz, and nothing beside the pictures.
 const BITRATE: i32 = 32_000;
-/// Encoder effort, 0 to 10. More costs half as much again for no difference at this bandwidth.
-const COMPLEXITY: i32 = 4;
+/// Encoder effort, 0 to 10. More costs up to half as much again for no difference at this bandwidth and bit rate.
+const COMPLEXITY: i32 = 0;
 /// No packet of 20 ms is longer (RFC 6716 section 3.4).
 const MAX_PACKET: usize = 1275;
 /// A camera's timestamps may be off by this many samples (40 ms) before the sound is moved to where they say.
