@@ -434,7 +434,6 @@ impl Engine {
         if let Some(case) = self.cases.get_mut(incident)
             && !self.settings.alone
             && case.sent.0 > case.delivered
-            && !self.settings.alone
             && now < case.sent.1 + ANSWER_WAIT
             && !out.changed.contains(&incident)
         {

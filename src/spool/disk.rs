@@ -55,8 +55,8 @@ pub trait DiskFile: Send + Sync {
 /// Most slices that one pwritev(2) takes.
 const MAX_SLICES: usize = 1024;
 
-/// Bytes written at a time. For larger writes the kernel takes large pieces of memory that nobody has touched lately, which
-/// costs a fifth of all that recording evidence costs.
+/// Bytes written at a time. For larger writes the kernel takes large pieces of memory that nobody has touched lately: on a
+/// virtual machine a fifth of all that recording evidence cost.
 const WRITE: usize = 64 << 10;
 
 /// Writes all the bytes.
