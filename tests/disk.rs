@@ -125,6 +125,17 @@ fn a_press_on_a_full_disk_is_told_to_headquarters_but_acknowledged_only_when_the
     assert_eq!(hq.latest().len(), 1);
 }
 
+/// A button and two cameras, on a disk of which so much is to be kept free.
+fn with_two_cameras(disk: &Small, keep_free: &str, broker: u16, rtsp: u16) -> Site {
+    let url = |n: u32| format!("rtsp://127.0.0.1:{rtsp}/cam{n}");
+    Site::new()
+        .data(&disk.data(), &format!("media_quota = \"64MiB\"\nkeep_free = \"{keep_free}\""))
+        .headquarters(broker)
+        .buttons(1)
+        .camera("near", 10, &url(0))
+        .camera("far", 20, &url(1))
+}
+
 #[test]
 fn evidence_beyond_the_disks_room_goes_through_it_as_headquarters_confirms() {
     let dir = tempfile::tempdir().unwrap();
@@ -132,15 +143,8 @@ fn evidence_beyond_the_disks_room_goes_through_it_as_headquarters_confirms() {
     let hq = Headquarters::subscribe(broker.port);
     let Some(disk) = Small::mount(dir.path(), 160) else { return };
     let rig = cameras(quiet_port(), 2);
-    let url = |n: u32| format!("rtsp://127.0.0.1:{}/cam{n}", rig.port);
     // The journal takes 80 MiB for itself; what is left for evidence are some 12 MiB, three segments.
-    let site = Site::new()
-        .data(&disk.data(), "media_quota = \"64MiB\"\nkeep_free = \"66MiB\"")
-        .headquarters(broker.port)
-        .window(3, 20)
-        .buttons(1)
-        .camera("near", 10, &url(0))
-        .camera("far", 20, &url(1));
+    let site = with_two_cameras(&disk, "66MiB", broker.port, rig.port).window(3, 20);
     let gateway = site.start();
     gateway.cameras_live(2, 4 * SECOND);
     let mut button = Button::connect(gateway.mqtt, "b1").unwrap();
@@ -247,14 +251,7 @@ fn evidence_that_finds_no_room_anywhere_is_a_gap_and_not_silence() {
     let hq = Headquarters::subscribe(broker.port);
     let Some(disk) = Small::mount(dir.path(), 160) else { return };
     let rig = cameras(quiet_port(), 2);
-    let url = |n: u32| format!("rtsp://127.0.0.1:{}/cam{n}", rig.port);
-    let site = Site::new()
-        .data(&disk.data(), "media_quota = \"64MiB\"\nkeep_free = \"70MiB\"")
-        .headquarters(broker.port)
-        .window(2, 12)
-        .buttons(1)
-        .camera("near", 10, &url(0))
-        .camera("far", 20, &url(1));
+    let site = with_two_cameras(&disk, "70MiB", broker.port, rig.port).window(2, 12);
     let gateway = site.start();
     gateway.cameras_live(2, 3 * SECOND);
     // Headquarters' store is away, so nothing may be removed; the disk is soon full.
