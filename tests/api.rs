@@ -58,6 +58,33 @@ fn without_a_token_there_is_health_and_nothing_else() {
 }
 
 #[test]
+fn whatever_is_refused_is_answered_with_a_problem_document() {
+    let site = Site::new().with("[api]").buttons(1);
+    let gateway = site.start();
+    let nobody = "/v1/incidents/01890a5d-ac96-7b00-8000-000000000000";
+    let refused: [(&str, String, String, u16); 9] = [
+        ("GET", "/nowhere".into(), String::new(), 404),
+        ("GET", "/v1/nowhere".into(), String::new(), 404),
+        ("DELETE", "/v1/incidents".into(), String::new(), 405),
+        ("POST", "/".into(), String::new(), 405),
+        ("GET", "/v1/incidents?limit=many".into(), String::new(), 400),
+        ("GET", "/v1/incidents/%ff".into(), String::new(), 400),
+        ("GET", nobody.into(), String::new(), 404),
+        ("POST", format!("{nobody}/seen"), "x".repeat(100_000), 413),
+        ("POST", format!("{nobody}/seen"), "{".into(), 400),
+    ];
+    for (method, path, body, status) in refused {
+        let answer = gateway.try_http(method, &path, &[], &body).unwrap();
+        assert_eq!(answer.status, status, "{method} {path}: {}", answer.text());
+        assert!(answer.headers.contains("application/problem+json"), "{method} {path}: {}", answer.headers);
+        let problem = answer.json();
+        assert_eq!(problem["status"], status, "{method} {path}");
+        assert!(problem["detail"].as_str().is_some_and(|d| d.len() > 10), "{method} {path}: {problem}");
+        assert_eq!(answer.headers.to_lowercase().contains("\nallow: "), status == 405, "{method} {path}");
+    }
+}
+
+#[test]
 fn an_operator_takes_the_steps_and_a_puller_only_reads() {
     let dir = tempfile::tempdir().unwrap();
     let broker = mosquitto(quiet_port(), dir.path(), "");

@@ -65,6 +65,7 @@ pub fn router(api: Api, extra: Router) -> Router {
         .merge(guarded)
         .fallback(problem::not_found)
         .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(middleware::map_response(problem::shape))
         .layer(middleware::from_fn(security_headers))
 }
 

@@ -2,6 +2,7 @@
 
 use axum::{
     Json,
+    body::{Body, to_bytes},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -50,6 +51,32 @@ impl IntoResponse for Problem {
         }
         response
     }
+}
+
+/// Longest refusal of the HTTP library that is repeated, in bytes.
+const SAID: usize = 1024;
+
+/// What the HTTP library refuses by itself (a method, a query, a body that is too large) it says in plain text; this makes
+/// a problem document of it. Its other headers stay, such as `Allow`.
+pub async fn shape(response: Response) -> Response {
+    let status = response.status();
+    let refused = status.is_client_error() || status.is_server_error();
+    let shaped = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().ends_with(b"json"));
+    if !refused || shaped {
+        return response;
+    }
+    let (mut parts, body) = response.into_parts();
+    let said = to_bytes(body, SAID).await.unwrap_or_default();
+    let said = String::from_utf8_lossy(&said);
+    let detail = match status {
+        StatusCode::METHOD_NOT_ALLOWED => "this path does not take that method; the header Allow says which it takes",
+        _ if said.trim().is_empty() => "the request cannot be answered",
+        _ => said.trim(),
+    };
+    let problem = Problem::new(status, detail).into_response();
+    parts.headers.remove(header::CONTENT_LENGTH);
+    parts.headers.extend(problem.headers().clone());
+    Response::from_parts(parts, Body::new(problem.into_body()))
 }
 
 /// What an unknown path answers.
