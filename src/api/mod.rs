@@ -7,7 +7,6 @@ mod incidents;
 mod inventory;
 mod live;
 pub mod page;
-mod places;
 mod problem;
 mod server;
 mod stream;

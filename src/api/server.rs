@@ -1,11 +1,7 @@
 //! The listener: HTTP, or HTTPS where a certificate is configured. Every wait on a caller has a deadline, and callers are
 //! counted: whoever is slow, silent or many keeps nobody else out for long, and never a button.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -26,12 +22,11 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use super::{
-    Problem,
-    places::{Place, Places},
-    stream::Patient,
+use super::{Problem, stream::Patient};
+use crate::host::{
+    doors::{Doors, Pass},
+    scope::Scope,
 };
-use crate::host::scope::Scope;
 
 /// Where callers' patience with us, and ours with them, ends.
 #[derive(Debug, Clone)]
@@ -71,7 +66,7 @@ pub fn serve(
     let server = Server {
         acceptor: tls.map(TlsAcceptor::from),
         router: router.layer(middleware::from_fn(timed)),
-        places: Places::new(limits.connections, limits.per_address),
+        doors: Doors::new(limits.connections, limits.per_address),
         limits: Arc::new(limits),
         scope: scope.clone(),
     };
@@ -87,7 +82,7 @@ async fn in_time(limit: Duration, request: Request, next: Next) -> Response {
 struct Server {
     acceptor: Option<TlsAcceptor>,
     router: Router,
-    places: Arc<Places>,
+    doors: Arc<Doors>,
     limits: Arc<Limits>,
     scope: Scope,
 }
@@ -110,17 +105,16 @@ impl Server {
     }
 
     fn admit(&self, stream: TcpStream, peer: SocketAddr) {
-        let address: IpAddr = peer.ip();
-        let Some(place) = self.places.take(address) else {
+        let Ok(pass) = self.doors.enter(peer.ip()) else {
             tracing::debug!(%peer, "too many connections to the API");
             return;
         };
         // Answers are small and must not wait for more; without it they only come later.
         let _ = stream.set_nodelay(true);
-        self.scope.spawn("http-connection", self.clone().connection(stream, peer, place));
+        self.scope.spawn("http-connection", self.clone().connection(stream, peer, pass));
     }
 
-    async fn connection(self, stream: TcpStream, peer: SocketAddr, _place: Place) {
+    async fn connection(self, stream: TcpStream, peer: SocketAddr, _pass: Pass) {
         let Some(acceptor) = &self.acceptor else { return self.converse(stream).await };
         let handshake = tokio::select! {
             () = self.scope.stopping() => return,

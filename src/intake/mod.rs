@@ -49,9 +49,9 @@ use crate::{
         press::{Press, StateMessage},
         secret::Secret,
     },
-    host::scope::Scope,
+    host::{doors::Doors, scope::Scope},
 };
-use listener::{Doors, Shared};
+use listener::Shared;
 use login::Salted;
 use mailbox::{Fate, Message};
 use router::Fanout;
