@@ -30,6 +30,7 @@ use super::{
     media_writer::{Item, Work, Writer},
     object::DeliveredMark,
     queue::{Queue, Ticket},
+    recent::Recent,
     recovery::Report,
     scan::read_record,
     segment::{MAX_PAYLOAD, Purpose, RECORD_HEADER, file_name},
@@ -45,6 +46,9 @@ use crate::{
 
 /// How many evictions may wait to be heard of. When they are not, nothing more is evicted.
 const EVICTIONS_WAITING: usize = 64;
+
+/// Bytes of the newest objects that stay in memory until headquarters has them: two seconds of 16 cameras.
+const RECENT: usize = 16 << 20;
 
 /// How the media store uses its directory.
 #[derive(Debug, Clone, Copy)]
@@ -129,6 +133,7 @@ pub(super) struct Shared {
     pub dir: PathBuf,
     pub queue: Queue<Work>,
     pub index: RwLock<Arc<Index>>,
+    pub recent: Recent,
     pub health: watch::Sender<Health>,
     pub counts: Counts,
 }
@@ -180,6 +185,7 @@ impl MediaStore {
             dir: dir.to_owned(),
             queue: Queue::new(settings.queue_bytes),
             index: RwLock::new(Arc::new(index)),
+            recent: Recent::new(RECENT),
             health,
             counts: Counts::default(),
         });
@@ -245,8 +251,11 @@ impl MediaStore {
         self.look_up(|shared| shared.index().incidents()).await
     }
 
-    /// An object's bytes, checked. [`Error::Gone`] when it was evicted, [`Error::Damaged`] when the disk lost it.
+    /// An object's bytes: the newest from memory, others from the disk, checked. [`Error::Gone`] when it was evicted, [`Error::Damaged`] when the disk lost it.
     pub async fn read(&self, object: &ObjectRef) -> Result<Bytes, Error> {
+        if let Some(bytes) = self.handle.shared.recent.get(&object.meta.key()) {
+            return Ok(bytes);
+        }
         let object = object.clone();
         self.look_up(move |shared| shared.read(&object)).await
     }

@@ -168,6 +168,14 @@ impl Writer {
         held.bytes = held.bytes.max(SEGMENT_HEADER) + bytes;
     }
 
+    /// Keeps in memory what was just stored, until headquarters has it.
+    fn remember(&self, item: &Item) {
+        match item {
+            Item::Object { meta, payload, .. } => self.shared.recent.put(meta.key(), payload.clone()),
+            Item::Delivered { key, .. } => self.shared.recent.forget(key),
+        }
+    }
+
     /// Puts into the index what is durable. An index that refuses is set aside and built anew from the log.
     fn index(&mut self, changes: &[Change]) -> Result<(), Error> {
         let Err(error) = self.shared.index().apply(changes, &mut self.uses) else { return Ok(()) };
@@ -183,6 +191,7 @@ impl Writer {
         self.shared.queue.release(work.iter().map(|w| w.cost).sum());
         self.publish();
         for (work, at) in work.into_iter().zip(places) {
+            self.remember(&work.item);
             match work.item {
                 Item::Object { meta, done, .. } => {
                     self.shared.counts.stored.fetch_add(1, Relaxed);

@@ -14,6 +14,7 @@ mod media_recovery;
 mod media_writer;
 pub mod object;
 mod queue;
+mod recent;
 pub mod recovery;
 pub mod retention;
 mod scan;
