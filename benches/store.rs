@@ -141,6 +141,7 @@ fn store(dir: &Path, load: Load) -> Vec<Duration> {
             keep_free: 0,
             queue_bytes: 2 * SYNC_EVERY as u32,
             sync_every: Duration::from_millis(200),
+            recent_bytes: 0,
         };
         let (store, mut gone, _) = MediaStore::open(dir, settings, &Scope::new("bench")).unwrap();
         let incident = IncidentId::derive(1, b"bench");

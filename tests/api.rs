@@ -100,6 +100,19 @@ fn an_operator_takes_the_steps_and_a_puller_only_reads() {
         gateway.post(role.map(token).as_deref(), &format!("/v1/incidents/{id}/{step}"), "").status
     };
     assert_eq!((step(None, "seen"), step(Some("puller"), "seen"), step(Some("engineer"), "close")), (401, 403, 403));
+    let read = |role: &str, method: &str, path: &str| {
+        let bearer = format!("Bearer {}", token(role));
+        gateway.try_http(method, path, &[("Authorization", &bearer)], "").unwrap().status
+    };
+    for path in ["/v1/incidents", &format!("/v1/incidents/{id}"), &format!("/v1/incidents/{id}/cameras/c/init.mp4")] {
+        assert_eq!(read("engineer", "GET", path), 403, "{path}: an engineer sees no incident");
+        assert_ne!(read("puller", "GET", path), 403, "{path}");
+    }
+    assert_eq!(read("engineer", "GET", "/v1/events"), 403);
+    for role in ["operator", "puller", "engineer"] {
+        assert_eq!((read(role, "HEAD", "/v1/cameras"), read(role, "GET", "/metrics")), (200, 200), "{role}");
+    }
+    assert_eq!(read("puller", "HEAD", "/v1/incidents"), 200);
     assert_eq!((step(Some("operator"), "seen"), step(Some("operator"), "dispatched")), (204, 204));
     button.until("p-1", "dispatched");
     assert_eq!(step(Some("operator"), "close"), 204);

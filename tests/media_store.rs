@@ -23,6 +23,7 @@ fn settings() -> MediaSettings {
         keep_free: 0,
         queue_bytes: 4 << 20,
         sync_every: Duration::from_millis(5),
+        recent_bytes: 0,
     }
 }
 

@@ -303,7 +303,7 @@ fn a_camera_that_dies_in_the_middle_leaves_a_gap_and_the_others_are_untouched() 
     let dead = of(&incident, "mortal");
     assert!(!dead.complete && dead.ended);
     let gaps: Vec<_> = dead.gaps.iter().map(|g| g.reason).collect();
-    assert_eq!(gaps, [GapReason::CameraDown], "{:?}", dead.gaps);
+    assert_eq!(gaps, [GapReason::CameraUnreachable], "{:?}", dead.gaps);
     let died = dead.gaps[0].from.since(pressed).as_secs_f64();
     assert!((0.9..3.5).contains(&died), "the gap begins {died} s after the press");
     assert!(dead.gaps[0].to.since(pressed) >= Duration::from_millis(5_500));
@@ -312,14 +312,14 @@ fn a_camera_that_dies_in_the_middle_leaves_a_gap_and_the_others_are_untouched() 
     assert!(!manifest.complete && manifest.gaps == dead.gaps);
     evidence::decodes(&folder.join("index.m3u8"));
     let playlist = std::fs::read_to_string(folder.join("index.m3u8")).unwrap();
-    assert!(playlist.contains("# gap from ") && playlist.contains("camera-down"), "{playlist}");
+    assert!(playlist.contains("# gap from ") && playlist.contains("camera-unreachable"), "{playlist}");
 
     // Never a picture: one gap of the whole window.
     let never = of(&incident, "never");
     assert!(never.objects.is_empty());
     assert_eq!(never.gaps.len(), 1, "{:?}", never.gaps);
     let gap = &never.gaps[0];
-    assert_eq!(gap.reason, GapReason::CameraDown);
+    assert_eq!(gap.reason, GapReason::CameraUnreachable);
     assert!(gap.to.since(gap.from) > Duration::from_millis(8_500), "{gap:?}");
     let linked = incident.cameras.iter().find(|c| c.id.to_string() == "never").unwrap();
     assert!(!linked.healthy && linked.reason.contains("no pictures"), "{}", linked.reason);

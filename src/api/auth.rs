@@ -1,4 +1,4 @@
-//! Who may call, by bearer token (RFC 6750). With no client configured everyone may, for a first
+//! Who may call and what each may do, by bearer token (RFC 6750). With no client configured everyone may, for a first
 //! look on loopback; then [`door`] sees to it that no web page from elsewhere is among them.
 
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use aws_lc_rs::{constant_time, digest};
 use axum::{
     extract::{Request, State},
-    http::{Method, StatusCode, header},
+    http::{StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -25,6 +25,35 @@ struct Known {
     name: Arc<str>,
     role: Role,
     token_hash: digest::Digest,
+}
+
+/// What a route asks of who calls it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Right {
+    /// To see how the gateway, its buttons and cameras are: everybody.
+    States,
+    /// To read incidents and their evidence: operators and pullers.
+    Incidents,
+    /// To take the steps of an incident: operators.
+    Steps,
+}
+
+impl Right {
+    fn of(self, role: Role) -> bool {
+        match self {
+            Self::States => true,
+            Self::Incidents => matches!(role, Role::Operator | Role::Puller),
+            Self::Steps => role == Role::Operator,
+        }
+    }
+
+    fn refusal(self) -> &'static str {
+        match self {
+            Self::States => "may not see this",
+            Self::Incidents => "sees states and metrics; incidents and their evidence are for operators and pullers",
+            Self::Steps => "may read only; the steps of an incident are an operator's",
+        }
+    }
 }
 
 /// Who calls.
@@ -59,7 +88,7 @@ impl Access {
 }
 
 /// Lets a request through whose caller may do it; names the caller to the handler.
-pub async fn guard(State(access): State<Arc<Access>>, mut request: Request, next: Next) -> Response {
+pub async fn guard(State((access, right)): State<(Arc<Access>, Right)>, mut request: Request, next: Next) -> Response {
     if access.clients.is_empty() {
         if let Err(stranger) = door::admit(request.method(), request.headers()) {
             return Problem::new(stranger.status(), stranger.to_string()).into_response();
@@ -72,8 +101,8 @@ pub async fn guard(State(access): State<Arc<Access>>, mut request: Request, next
         let detail = "send `Authorization: Bearer TOKEN` with the token of an [[api.client]]";
         return Problem::new(StatusCode::UNAUTHORIZED, detail).into_response();
     };
-    if request.method() != Method::GET && known.role != Role::Operator {
-        let detail = format!("{} may read only; the steps of an incident are an operator's", known.name);
+    if !right.of(known.role) {
+        let detail = format!("{} {}", known.name, right.refusal());
         return Problem::new(StatusCode::FORBIDDEN, detail).into_response();
     }
     request.extensions_mut().insert(Caller { name: Some(known.name.clone()) });

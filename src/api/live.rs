@@ -21,9 +21,11 @@ pub(super) async fn events(
     State(api): State<Api>,
     headers: HeaderMap,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>> + Send> {
-    let last = headers.get("last-event-id").and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
-    let (missed, receiver) = api.gateway.board().follow(last);
-    let first = match missed {
+    let last = headers.get("last-event-id").filter(|v| !v.is_empty());
+    // Whoever was here before and does not say where, may have missed anything.
+    let known = last.map(|v| v.to_str().ok().and_then(|v| v.parse().ok()));
+    let (missed, receiver) = api.gateway.board().follow(known.flatten());
+    let first = match missed.filter(|_| known != Some(None)) {
         Some(changes) => changes.into_iter().map(|c| event(&c)).collect(),
         None => vec![reset()],
     };

@@ -24,6 +24,7 @@ use axum::{
 
 use crate::gateway::Facade;
 
+use auth::Right;
 pub use problem::Problem;
 pub use server::{Limits, serve};
 
@@ -44,24 +45,31 @@ const MAX_BODY: usize = 16 * 1024;
 /// All routes. `extra` is merged behind the same door: the demo's own.
 pub fn router(api: Api, extra: Router) -> Router {
     let open = Router::new().route("/healthz", get(inventory::healthz)).merge(page_routes());
-    let guarded = Router::new()
+    let behind = |right| middleware::from_fn_with_state((api.access.clone(), right), auth::guard);
+    let states = Router::new()
         .route("/metrics", get(inventory::metrics))
         .route("/v1/district", get(inventory::district))
         .route("/v1/status", get(inventory::status))
         .route("/v1/buttons", get(inventory::buttons))
         .route("/v1/cameras", get(inventory::cameras))
+        .route_layer(behind(Right::States));
+    let incidents = Router::new()
         .route("/v1/events", get(live::events))
         .route("/v1/incidents", get(incidents::list))
         .route("/v1/incidents/{id}", get(incidents::one))
+        .route("/v1/incidents/{id}/cameras/{camera}/{object}", get(evidence::object))
+        .route_layer(behind(Right::Incidents));
+    let steps = Router::new()
         .route("/v1/incidents/{id}/seen", post(incidents::seen))
         .route("/v1/incidents/{id}/dispatched", post(incidents::dispatched))
         .route("/v1/incidents/{id}/close", post(incidents::close))
-        .route("/v1/incidents/{id}/cameras/{camera}/{object}", get(evidence::object))
-        .with_state(api.clone())
+        .route_layer(behind(Right::Steps));
+    let extra = extra.layer(behind(Right::Steps));
+    open.merge(states)
+        .merge(incidents)
+        .merge(steps)
+        .with_state(api)
         .merge(extra)
-        .layer(middleware::from_fn_with_state(api.access.clone(), auth::guard));
-    open.with_state(api)
-        .merge(guarded)
         .fallback(problem::not_found)
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(middleware::map_response(problem::shape))

@@ -142,7 +142,7 @@ impl Keeper {
         } else {
             tracing::warn!(camera = %self.camera, ?state, %detail, "camera does not deliver");
         }
-        self.intake.counters.state(state, &detail);
+        self.intake.counters.state(clock::mono(), state, &detail);
         self.teller.tell(CameraReport { camera: self.camera.clone(), state, detail });
     }
 

@@ -48,6 +48,15 @@ pub struct CameraStats {
     pub clock_ahead_us: Option<i64>,
     /// When the last picture arrived.
     pub last_frame: Option<Mono>,
+    /// What was last wrong with it, and until when, where that is over.
+    pub fault: Option<(CameraState, Option<Mono>)>,
+}
+
+impl CameraStats {
+    /// What was wrong with it at some time since then, the latest.
+    pub fn fault_since(&self, since: Mono) -> Option<CameraState> {
+        self.fault.filter(|(_, over)| over.is_none_or(|at| at >= since)).map(|(state, _)| state)
+    }
 }
 
 #[derive(Debug)]
@@ -87,6 +96,7 @@ impl Counters {
             audio: None,
             clock_ahead_us: None,
             last_frame: None,
+            fault: None,
         };
         Arc::new(Self(Mutex::new(Inner { stats, key_ticks: None, rates: None })))
     }
@@ -103,8 +113,13 @@ impl Counters {
         stats
     }
 
-    pub(super) fn state(&self, state: CameraState, detail: &str) {
+    pub(super) fn state(&self, now: Mono, state: CameraState, detail: &str) {
         let mut inner = self.lock();
+        inner.stats.fault = match (state, inner.stats.fault) {
+            (CameraState::Live, Some((fault, None))) => Some((fault, Some(now))),
+            (CameraState::Live | CameraState::Connecting, fault) => fault,
+            (fault, _) => Some((fault, None)),
+        };
         inner.stats.sessions += u64::from(state == CameraState::Live);
         inner.stats.state = state;
         detail.clone_into(&mut inner.stats.detail);
@@ -188,7 +203,7 @@ mod tests {
     #[test]
     fn rates_and_key_intervals_are_those_of_the_stream() {
         let counters = Counters::new();
-        counters.state(CameraState::Live, "");
+        counters.state(Mono::default(), CameraState::Live, "");
         let format = Arc::new(Format {
             codec: Codec::H264,
             clock_rate: 90_000,
@@ -214,7 +229,21 @@ mod tests {
         let stats = counters.read();
         assert_eq!((stats.frames, stats.key_interval), (200, Some(Duration::from_secs(2))));
         assert!((stats.fps - 25.0).abs() < 0.1 && stats.bitrate.abs_diff(200_000) < 1_000, "{stats:?}");
-        counters.state(CameraState::Stalled, "");
+        counters.state(Mono::default(), CameraState::Stalled, "");
         assert_eq!(counters.read().bitrate, 0);
+    }
+
+    #[test]
+    fn what_was_wrong_is_known_while_it_lasts_and_for_what_came_before_its_end() {
+        let at = |s| Mono::from_boot(Duration::from_secs(s));
+        let counters = Counters::new();
+        let fault = |since| counters.read().fault_since(at(since));
+        counters.state(at(10), CameraState::Live, "");
+        assert_eq!(fault(0), None);
+        counters.state(at(20), CameraState::Unreachable, "");
+        assert_eq!(fault(90), Some(CameraState::Unreachable));
+        counters.state(at(30), CameraState::Connecting, "");
+        counters.state(at(31), CameraState::Live, "");
+        assert_eq!((fault(25), fault(32)), (Some(CameraState::Unreachable), None));
     }
 }

@@ -24,6 +24,16 @@ pub struct EvidenceObject {
 pub enum GapReason {
     /// The camera was not delivering frames.
     CameraDown,
+    /// It was connected, but sent nothing.
+    CameraStalled,
+    /// Nothing answered at its address.
+    CameraUnreachable,
+    /// It refused our user name or password.
+    WrongPassword,
+    /// It answered, but not with a stream that can be recorded.
+    CameraUnusable,
+    /// Packets were lost on the way: what is held of this interval is damaged.
+    PacketsLost,
     /// The camera was not yet running when the interval began, or the ring did not reach that far back.
     BeforeRing,
     /// The recorder could not keep up with the ring.

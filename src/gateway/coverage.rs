@@ -90,9 +90,11 @@ impl Coverage {
         Self { asked, covered, end: None, base_us: 0, why: asked.why }
     }
 
-    /// The reader fell behind here.
+    /// The reader fell behind here. Between two windows nobody read, and so nobody was slow.
     pub fn skipped(&mut self) {
-        self.why = GapReason::RecorderBehind;
+        if self.end.is_some() || !matches!(self.asked.origin, Origin::Extended(_)) {
+            self.why = GapReason::RecorderBehind;
+        }
     }
 
     /// How long nothing was recorded before the first frame of this stretch, which is what the recording's time line

@@ -34,6 +34,8 @@ pub(super) struct Shared {
     pub work: mpsc::Sender<Work>,
     pub progress: Arc<Progress>,
     pub counts: Arc<Forwarded>,
+    /// Entries of the journal that had been synced and were gone at the start.
+    pub lost: u64,
     pub started: Mono,
     pub scope: Scope,
 }

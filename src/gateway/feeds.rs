@@ -8,9 +8,10 @@ use tracing::warn;
 use crate::{
     camera::{self, CameraHandle},
     district::{
-        camera::CameraReport,
+        camera::{CameraReport, CameraState},
+        clock::Mono,
         ids::CameraId,
-        inventory::{Inventory, Source},
+        inventory::{Inventory, Source, Transport},
     },
     host::{beat::Beat, scope::Scope},
     media::ring::{Limits, Ring},
@@ -38,6 +39,7 @@ impl Feeds {
         scope: &Scope,
     ) -> Self {
         let limits = Limits { span: before + MARGIN, bytes: ring_bytes };
+        warn_of_small_buffers(inventory);
         let settings = camera::Settings::default();
         let beat = Beat::start("cameras").inspect_err(|e| warn!(error = %e, "no thread for cameras alone")).ok();
         let inside = beat.as_ref().map(Beat::enter);
@@ -68,9 +70,29 @@ impl Feeds {
         self.rings.iter()
     }
 
+    /// What was wrong with a camera at some time since then, the latest.
+    pub fn fault_since(&self, camera: &CameraId, since: Mono) -> Option<CameraState> {
+        self.handles.iter().find(|h| h.camera() == camera)?.stats().fault_since(since)
+    }
+
     /// Every camera's session.
     pub fn handles(&self) -> &[CameraHandle] {
         &self.handles
+    }
+}
+
+/// A key frame of a camera that sends by UDP comes at once, and overflows a socket buffer of the usual size.
+const UDP_BUFFER: u64 = 1 << 20;
+
+fn warn_of_small_buffers(inventory: &Inventory) {
+    let by_udp = sources(inventory).filter(|(_, s)| s.transport == Transport::Udp).count();
+    let said = std::fs::read_to_string("/proc/sys/net/core/rmem_default");
+    let Some(bytes) = said.ok().and_then(|b| b.trim().parse::<u64>().ok()) else { return };
+    if by_udp > 0 && bytes < UDP_BUFFER {
+        warn!(
+            cameras = by_udp,
+            bytes, "cameras by UDP will lose packets: sysctl -w net.core.rmem_default=4194304, or use TCP"
+        );
     }
 }
 

@@ -463,7 +463,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (log, out) = (dir.path().join("media"), dir.path().join("hq"));
         std::fs::create_dir(&out).unwrap();
-        let settings = MediaSettings { sync_every: Duration::ZERO, keep_free: 0, ..MediaSettings::default() };
+        let settings =
+            MediaSettings { sync_every: Duration::ZERO, keep_free: 0, recent_bytes: 0, ..MediaSettings::default() };
         let (media, _, _) = MediaStore::open(&log, settings, &Scope::new("test")).unwrap();
         let (work, queue) = mpsc::channel(1024);
         let forwarder = Forwarder {

@@ -1,6 +1,9 @@
 //! All metrics, read where they are counted and rendered when they are asked for (OpenMetrics 1.0).
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::{
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
@@ -58,6 +61,12 @@ impl Page {
         self.0.register_with_unit(name, help, Unit::Bytes, gauge);
     }
 
+    fn seconds(&mut self, name: &str, help: &str, value: Duration) {
+        let gauge: Gauge<f64, AtomicU64> = Gauge::default();
+        gauge.set(value.as_secs_f64());
+        self.0.register_with_unit(name, help, Unit::Seconds, gauge);
+    }
+
     fn counter(&mut self, name: &str, help: &str, value: u64) {
         self.0.register(name, help, counted(value));
     }
@@ -79,11 +88,11 @@ fn counted(value: u64) -> Counter {
 
 fn gateway(page: &mut Page, shared: &Shared) {
     let up = clock::mono().since(shared.started);
-    page.gauge("uptime_seconds", "Time since the gateway started", up.as_secs());
+    page.seconds("uptime", "Time since the gateway started", up);
     page.gauge("incidents_open", "Incidents that are not closed", shared.progress.open_incidents.load(Relaxed));
     page.counter("presses", "Presses on disk and acknowledged", shared.progress.presses.load(Relaxed));
     let idle = clock::mono().since(shared.progress.last_turn());
-    page.gauge("desk_idle_milliseconds", "Time since the engine's task last turned", idle.as_millis() as u64);
+    page.seconds("desk_idle", "Time since the engine's task last turned", idle);
     let presence = |p: Presence| {
         let conditions = shared.inventory.buttons().iter().filter_map(|b| shared.board.condition_of(&b.id));
         conditions.filter(|c| c.presence == p).count() as u64
@@ -122,7 +131,13 @@ fn journal(page: &mut Page, shared: &Shared) {
     page.counter("journal_errors", "Writes and syncs that the journal's disk refused", j.errors);
     page.bytes("journal_written", "Bytes written to the journal since the start", j.written_bytes);
     page.bytes("journal_queued", "Bytes that wait for the journal's disk", j.queued_bytes);
-    page.gauge("journal_last_sync_microseconds", "Duration of the last write and sync", j.last_commit_us);
+    let last = Duration::from_micros(j.last_commit_us);
+    page.seconds("journal_last_sync", "Duration of the last write and sync", last);
+    page.gauge(
+        "journal_lost_entries",
+        "Entries that were synced and were gone when the journal was opened",
+        shared.lost,
+    );
     let m = shared.media.stats();
     page.bytes("media_used", "Bytes of evidence and buffer on disk", m.used_bytes);
     page.gauge("media_objects", "Evidence objects held", m.objects);

@@ -31,7 +31,7 @@ pub use facade::Facade;
 use std::{sync::Arc, time::Duration};
 
 use tokio::sync::mpsc;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::{
     config::{Config, Loaded},
@@ -124,7 +124,7 @@ impl Gateway {
 
         let now = clock::now();
         let mut engine = Engine::new(settings::engine(&config), inventory.clone(), now);
-        let Spool { journal, media, evictions, replayed } = open_spool(&config, &mut engine, scope).await?;
+        let Spool { journal, media, evictions, replayed, lost } = open_spool(&config, &mut engine, scope).await?;
 
         let board = Arc::new(Board::new(now.wall.unix_ms()));
         desk::show(&engine, &board);
@@ -201,6 +201,7 @@ impl Gateway {
             work,
             progress: progress.clone(),
             counts,
+            lost,
             started: now.mono,
             scope: scope.clone(),
         };
@@ -243,6 +244,8 @@ struct Spool {
     evictions: mpsc::Receiver<Vec<Evicted>>,
     /// Bytes of journal that were replayed.
     replayed: u64,
+    /// Entries of the journal that had been synced and are gone.
+    lost: u64,
 }
 
 /// Opens journal and media log, and brings the engine to where they left it.
@@ -259,6 +262,13 @@ async fn open_spool(config: &Config, engine: &mut Engine, scope: &Scope) -> Resu
     let Ok(opened) = opened.await else { return Err(spool::Error::Stopped.into()) };
     let ((journal, entries, found), (media, evictions, media_found)) = opened?;
     info!(?found, media = ?media_found, "spool opened");
+    for (part, report) in [("journal", &found), ("media log", &media_found)] {
+        if !report.is_sound() {
+            error!(part, lost = ?report.lost, damage = ?report.damage,
+                "the disk has lost what was synced: presses or evidence may be missing; replace the disk");
+        }
+    }
+    let lost = found.lost.iter().map(|lost| lost.end - lost.start).sum();
     let replayed = entries.iter().map(|e| e.payload.len() as u64).sum();
     let unread = ledger::replay(engine, entries);
     if unread > 0 {
@@ -269,7 +279,7 @@ async fn open_spool(config: &Config, engine: &mut Engine, scope: &Scope) -> Resu
             engine.replay_evidence(incident, &camera, shelf::shown(&object.meta, object.delivered));
         }
     }
-    Ok(Spool { journal, media, evictions, replayed })
+    Ok(Spool { journal, media, evictions, replayed, lost })
 }
 
 /// Brings what was removed from the disk to the desk.

@@ -1,11 +1,11 @@
 //! Evidence: for each incident and linked camera a task that reads the ring from before the press until the window ends,
 //! and puts fragments into the media log. What nobody holds becomes a gap with its reason.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{StreamExt, stream::FuturesOrdered};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
 
 use super::{
@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     district::{
+        camera::CameraState,
         clock::{Mono, Utc},
         evidence::{Gap, GapReason},
         ids::{CameraId, IncidentId},
@@ -53,11 +54,35 @@ pub struct Recorders {
     store: MediaStore,
     work: mpsc::Sender<Work>,
     scope: Scope,
-    running: HashMap<(IncidentId, CameraId), (RecordOrder, watch::Sender<Mono>)>,
-    /// Where recordings of this run ended, for when they are extended.
-    past: HashMap<(IncidentId, CameraId), Mono>,
+    running: HashMap<(IncidentId, CameraId), Running>,
+    /// Recordings of this run that ended, for when they are extended.
+    past: HashMap<(IncidentId, CameraId), Past>,
     /// When this run began.
     begun: Mono,
+}
+
+/// A recording that runs.
+struct Running {
+    order: RecordOrder,
+    until: watch::Sender<Mono>,
+    /// What it leaves behind.
+    paused: oneshot::Receiver<Paused>,
+}
+
+/// A recording whose window has ended.
+struct Past {
+    /// When.
+    until: Mono,
+    /// What goes on if it is extended. None: the camera never sent anything.
+    paused: Option<Paused>,
+}
+
+/// A recording that can go on with the very next frame.
+struct Paused {
+    recording: Recording,
+    reader: Reader,
+    /// Read already, and of no use for the window that ended.
+    next: Option<Arc<Frame>>,
 }
 
 impl Recorders {
@@ -70,15 +95,17 @@ impl Recorders {
     /// Begins a recording, or moves the end of the one that runs.
     pub fn order(&mut self, order: RecordOrder) {
         let key = (order.incident, order.camera.clone());
-        if let Some((known, until)) = self.running.get_mut(&key) {
-            known.until = order.until;
-            until.send_replace(order.until);
+        if let Some(running) = self.running.get_mut(&key) {
+            running.order.until = order.until;
+            running.until.send_replace(order.until);
             return;
         }
         let (until, watch) = watch::channel(order.until);
+        let (leave, paused) = oneshot::channel();
+        let past = self.past.remove(&key);
         let job = Job {
             whose: Whose { incident: order.incident, camera: order.camera.clone(), rank: order.rank },
-            past: self.past.get(&key).copied(),
+            leave: Some(leave),
             begun: self.begun,
             order: order.clone(),
             until: watch,
@@ -87,17 +114,17 @@ impl Recorders {
             work: self.work.clone(),
             scope: self.scope.clone(),
         };
-        self.running.insert(key, (order, until));
-        self.scope.spawn("recording", job.run());
+        self.running.insert(key, Running { order, until, paused });
+        self.scope.spawn("recording", job.run(past));
     }
 
     /// A recording has ended at `until`. When it was extended in that very moment it begins again, and has not ended.
     pub fn ended(&mut self, incident: IncidentId, camera: &CameraId, until: Mono) -> bool {
         let key = (incident, camera.clone());
-        let Some((order, _)) = self.running.remove(&key) else { return true };
+        let Some(Running { order, mut paused, .. }) = self.running.remove(&key) else { return true };
         let now = clock::mono();
-        self.past.retain(|_, ended| now.since(*ended) < REMEMBERED);
-        self.past.insert(key, until);
+        self.past.retain(|_, past| now.since(past.until) < REMEMBERED);
+        self.past.insert(key, Past { until, paused: paused.try_recv().ok() });
         if order.until > until {
             self.order(order);
             return false;
@@ -109,8 +136,8 @@ impl Recorders {
 struct Job {
     whose: Whose,
     order: RecordOrder,
-    /// Until when it was recorded before in this run.
-    past: Option<Mono>,
+    /// Takes what goes on if it is extended.
+    leave: Option<oneshot::Sender<Paused>>,
     /// When this run began.
     begun: Mono,
     until: watch::Receiver<Mono>,
@@ -121,9 +148,9 @@ struct Job {
 }
 
 impl Job {
-    async fn run(mut self) {
+    async fn run(mut self, past: Option<Past>) {
         let (incident, camera) = (self.whose.incident, self.whose.camera.clone());
-        let until = match self.record().await {
+        let until = match self.record(past).await {
             Some(until) => until,
             // The gateway is stopping: the recording goes on after the restart.
             None => return,
@@ -132,22 +159,25 @@ impl Job {
         self.tell(Work::Ended(incident, camera, until)).await;
     }
 
-    /// Records until the window ends. `None` when the gateway stops before that.
-    async fn record(&mut self) -> Option<Mono> {
+    /// Records until the window ends, where it left off in the past. `None` when the gateway stops before that.
+    async fn record(&mut self, past: Option<Past>) -> Option<Mono> {
         let (incident, camera) = (self.whose.incident, self.whose.camera.clone());
         let held = self.held().await;
         let ring = self.feeds.ring(&camera).cloned();
         let sends = ring.as_ref().and_then(|r| r.newest()).is_some_and(|at| clock::mono().since(at) < SENDING);
-        let mut shelf = Shelf::new(self, &held, sends);
+        let mut shelf = Shelf::new(self, past.as_ref().map(|p| p.until), &held, sends);
         let Some(ring) = ring else {
             warn!(%incident, %camera, "the camera is no longer in the config; nothing is recorded of it");
             return Some(self.end(&mut shelf).await);
         };
-        // What the ring holds from before a restart is nothing; after an extension it still holds what came since. That
-        // begins at a key frame, so some frames are there twice.
-        let start = self.past.unwrap_or(self.order.from).max(self.order.from);
         let mut caught = Caught::NotYet;
-        let mut reader = ring.reader(Start::Arrived(start));
+        let mut reader = match past {
+            Some(Past { paused: Some(Paused { recording, reader, next }), .. }) => {
+                shelf.go_on(recording, next).await;
+                reader
+            }
+            past => ring.reader(Start::Arrived(past.map_or(self.order.from, |p| p.until.max(self.order.from)))),
+        };
         let stopping = self.scope.stopping();
         tokio::pin!(stopping);
         loop {
@@ -171,8 +201,13 @@ impl Job {
                 }
             }
         }
-        shelf.finish().await;
-        Some(self.end(&mut shelf).await)
+        shelf.pause().await;
+        let until = self.end(&mut shelf).await;
+        if let (Some(recording), Some(leave)) = (shelf.recording, self.leave.take()) {
+            // Refused only when the recorders have gone.
+            let _ = leave.send(Paused { recording, reader, next: shelf.next });
+        }
+        Some(until)
     }
 
     /// Writes down what is missing at the end.
@@ -240,6 +275,7 @@ async fn wait_for(at: Mono, moved: &mut watch::Receiver<Mono>) {
 /// Fragments on their way into the media log, and what they leave uncovered.
 struct Shelf {
     whose: Whose,
+    feeds: Feeds,
     /// Begun with the first frame, which says how long nothing was recorded before it.
     recording: Option<Recording>,
     position: Position,
@@ -250,12 +286,14 @@ struct Shelf {
     coverage: Coverage,
     /// An init segment that is not stored yet: nothing that comes after it plays without it.
     owed: Option<(ObjectMeta, Bytes)>,
+    /// The first frame after the window.
+    next: Option<Arc<Frame>>,
 }
 
 type Syncing = std::pin::Pin<Box<dyn Future<Output = (Result<(), crate::spool::Error>, ObjectMeta)> + Send>>;
 
 impl Shelf {
-    fn new(job: &Job, held: &[ObjectRef], sends: bool) -> Self {
+    fn new(job: &Job, past: Option<Mono>, held: &[ObjectRef], sends: bool) -> Self {
         let order = &job.order;
         let mut position = shelf::position(held);
         // Stored in this order, whatever the clock said meanwhile; an init segment has no time.
@@ -267,7 +305,7 @@ impl Shelf {
         }
         position.fragment = position.fragment.max(order.gone.fragment);
         position.init = position.init.max(order.gone.init);
-        let origin = match job.past {
+        let origin = match past {
             Some(until) => Origin::Extended(until),
             None if order.restarted || !held.is_empty() || gone.is_some() => {
                 Origin::Restarted { rebooted: order.rebooted }
@@ -285,6 +323,7 @@ impl Shelf {
         };
         Self {
             whose: job.whose.clone(),
+            feeds: job.feeds.clone(),
             recording: None,
             position,
             store: job.store.clone(),
@@ -292,6 +331,15 @@ impl Shelf {
             syncing: FuturesOrdered::new(),
             coverage: Coverage::new(asked),
             owed: None,
+            next: None,
+        }
+    }
+
+    /// Takes a recording up again, with the frame that ended its window first.
+    async fn go_on(&mut self, recording: Recording, next: Option<Arc<Frame>>) {
+        self.recording = Some(recording);
+        if let Some(frame) = next {
+            self.frame(&frame).await;
         }
     }
 
@@ -300,7 +348,10 @@ impl Shelf {
         let (mut next, mut taken) = (Some(read), 0);
         while let Some(read) = next {
             match read {
-                Read::Frame(frame) if frame.arrived > until => return Caught::WindowEnded,
+                Read::Frame(frame) if frame.arrived > until => {
+                    self.next = Some(frame);
+                    return Caught::WindowEnded;
+                }
                 Read::Frame(frame) => self.frame(&frame).await,
                 Read::Skipped(frames) => self.skipped(frames).await,
                 Read::Ended => return Caught::RingEnded,
@@ -314,7 +365,7 @@ impl Shelf {
         Caught::Up
     }
 
-    async fn frame(&mut self, frame: &std::sync::Arc<Frame>) {
+    async fn frame(&mut self, frame: &Arc<Frame>) {
         let (coverage, position) = (&self.coverage, self.position);
         let recording = self.recording.get_or_insert_with(|| {
             let begins = position == Position::default();
@@ -332,8 +383,18 @@ impl Shelf {
         self.coverage.skipped();
     }
 
+    async fn pause(&mut self) {
+        let next = self.next.as_deref();
+        let pieces = self.recording.as_mut().map(|r| r.pause(next)).unwrap_or_default();
+        self.put_all(pieces).await;
+    }
+
     async fn finish(&mut self) {
         let pieces = self.recording.as_mut().map(Recording::finish).unwrap_or_default();
+        self.put_all(pieces).await;
+    }
+
+    async fn put_all(&mut self, pieces: Vec<Piece>) {
         self.put(pieces).await;
         while let Some((stored, meta)) = self.syncing.next().await {
             self.synced(stored, meta).await;
@@ -352,7 +413,10 @@ impl Shelf {
                     duration: fragment.duration,
                     discontinuity: fragment.discontinuity,
                 };
-                let gaps = self.coverage.part(part);
+                let mut gaps = self.coverage.part(part);
+                if fragment.lost {
+                    gaps.push(Gap { from: fragment.from, to: fragment.to, reason: GapReason::PacketsLost });
+                }
                 self.gaps(gaps).await;
                 next = fragment.number + 1;
             }
@@ -404,7 +468,24 @@ impl Shelf {
 
     async fn gaps(&mut self, gaps: Vec<Gap>) {
         for gap in gaps {
+            let gap = Gap { reason: self.reason(&gap), ..gap };
             self.tell(Work::Gap(self.whose.incident, self.whose.camera.clone(), gap)).await;
+        }
+    }
+
+    /// A camera that was down was down for a reason.
+    fn reason(&self, gap: &Gap) -> GapReason {
+        if gap.reason != GapReason::CameraDown {
+            return gap.reason;
+        }
+        let now = clock::mono();
+        let began = now.before(gap.to.since(gap.from) + shelf::fragments().longest);
+        match self.feeds.fault_since(&self.whose.camera, began) {
+            Some(CameraState::Stalled) => GapReason::CameraStalled,
+            Some(CameraState::Unreachable) => GapReason::CameraUnreachable,
+            Some(CameraState::WrongPassword) => GapReason::WrongPassword,
+            Some(CameraState::Unusable) => GapReason::CameraUnusable,
+            Some(CameraState::Connecting | CameraState::Live) | None => GapReason::CameraDown,
         }
     }
 
@@ -419,8 +500,6 @@ async fn sync(ticket: Ticket<ObjectRef>, meta: ObjectMeta) -> (Result<(), crate:
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::{
         incident::record::Gone,
@@ -486,8 +565,9 @@ mod tests {
     }
 
     impl Rig {
-        /// A key frame, dated so many seconds off, as a new timeline when that changes.
+        /// A frame, dated so many seconds off, as a new timeline when that changes. Every 25th is a key frame.
         fn push(&mut self, off: i64) {
+            let key = self.pushed % 25 == 0 || off != 0;
             self.pushed += 1;
             let now = clock::now();
             self.ring.push(Frame {
@@ -496,7 +576,7 @@ mod tests {
                 ticks: i64::try_from(now.mono.since_boot().as_millis()).unwrap() * 90,
                 captured: now.wall.shifted(off * 1_000_000),
                 arrived: now.mono,
-                key: true,
+                key,
                 lost_before: 0,
                 format: self.format.clone(),
                 data: Bytes::from(vec![0; 64]),
@@ -539,6 +619,24 @@ mod tests {
         let gaps = rig.until_ended(-40 * 365 * 24 * 3_600).await;
         assert!(rig.held().await > before, "what came after is held");
         assert!(gaps.is_empty(), "and nothing is missing: {gaps:?}");
+    }
+
+    #[tokio::test]
+    async fn a_recording_that_is_extended_after_its_end_goes_on_with_the_very_next_frame() {
+        let mut rig = rig(64 << 20);
+        rig.recorders.order(rig.order.clone());
+        let mut gaps = rig.until_ended(0).await;
+        for _ in 0..8 {
+            rig.push(0);
+            tokio::time::sleep(Duration::from_millis(40)).await;
+        }
+        let until = clock::mono() + Duration::from_millis(1_500);
+        rig.recorders.order(RecordOrder { until, ..rig.order.clone() });
+        gaps.extend(rig.until_ended(0).await);
+        let held = rig.store.evidence(rig.order.incident, &rig.order.camera).await.unwrap();
+        let parts: Vec<_> = held.iter().map(|o| &o.meta).filter(|m| m.from < m.to).collect();
+        assert!(parts.len() > 2 && gaps.is_empty(), "{} parts, {gaps:?}", parts.len());
+        assert!(parts.windows(2).all(|w| w[0].to == w[1].from), "{parts:?}");
     }
 
     #[tokio::test]

@@ -85,6 +85,9 @@ fn journal(shared: &Shared) -> String {
     let silence = shared.progress.disk_silence();
     match &*shared.journal.health().borrow() {
         Health::Ok | Health::OnReserve { .. } if silence > SILENT_DISK => "slow: the disk does not answer".into(),
+        Health::Ok if shared.lost > 0 => {
+            format!("damaged: {} entries that had been synced were gone at the start", shared.lost)
+        }
         Health::Ok => "ok".into(),
         Health::OnReserve { left_bytes, .. } => format!("the disk is full; {left_bytes} bytes of reserve are left"),
         Health::Failing { error, .. } => format!("failing: {error}"),

@@ -93,9 +93,12 @@ impl Connection {
             self.shared.fanout.send(publish.topic.to_owned().into(), message);
         }
         if !publish.payload.is_empty() {
-            match payload::status(publish.payload) {
-                Some(status) => self.hand_on(Event::Status { button, status, now: clock::now() })?,
-                None => self.odd(&button, "status is not a JSON object"),
+            let (status, odd) = payload::status(publish.payload);
+            if let Some(odd) = odd {
+                self.odd(&button, odd.as_str());
+            }
+            if let Some(status) = status {
+                self.hand_on(Event::Status { button, status, now: clock::now() })?;
             }
         }
         self.owe(reply, Outcome::Known(true), None);

@@ -22,6 +22,8 @@ pub enum Oddity {
     Kind,
     /// A field that nobody knows; it was left out.
     Field,
+    /// `battery` is not a number from 0.0 to 1.0; it was left out.
+    Battery,
 }
 
 impl Oddity {
@@ -33,6 +35,7 @@ impl Oddity {
             Oddity::Time => "at is not an RFC 3339 time",
             Oddity::Kind => "kind is unknown",
             Oddity::Field => "unknown field",
+            Oddity::Battery => "battery is not a number from 0.0 to 1.0",
         }
     }
 }
@@ -95,23 +98,27 @@ fn kind(value: &Value) -> Option<PressKind> {
     }
 }
 
-/// Reads the payload of `buttons/{id}/status`. `None` when nothing of it can be understood; a field of the wrong type is
-/// left out, so that one bad sensor does not hide the battery.
-pub fn status(payload: &[u8]) -> Option<ButtonStatus> {
-    let Ok(Value::Object(fields)) = serde_json::from_slice(payload) else { return None };
+/// Reads the payload of `buttons/{id}/status`. `None` when nothing of it can be understood; a field that cannot be is
+/// left out, so that one bad sensor does not hide the battery. A charge that nobody measured would raise an alarm or hide
+/// one: percent are not guessed at.
+pub fn status(payload: &[u8]) -> (Option<ButtonStatus>, Option<Oddity>) {
+    let Ok(Value::Object(fields)) = serde_json::from_slice(payload) else { return (None, Some(Oddity::NotJson)) };
     let number = |name: &str| fields.get(name).and_then(Value::as_f64);
-    Some(ButtonStatus {
+    let battery = number("battery").filter(|b| (0.0..=1.0).contains(b));
+    let odd = fields.get("battery").is_some_and(|b| !b.is_null()) && battery.is_none();
+    let status = ButtonStatus {
         online: fields.get("online").and_then(Value::as_bool).unwrap_or(true),
-        battery: number("battery").map(|b| b.clamp(0.0, 1.0)),
+        battery,
         rssi: number("rssi"),
         firmware: fields.get("firmware").and_then(Value::as_str).map(|f| f.chars().take(64).collect()),
         tamper: fields.get("tamper").and_then(Value::as_bool),
-    })
+    };
+    (Some(status), odd.then_some(Oddity::Battery))
 }
 
 /// Reads a will: what a button left to be said when it vanishes. It is offline whatever the payload is.
 pub fn will(payload: &[u8]) -> ButtonStatus {
-    ButtonStatus { online: false, ..status(payload).unwrap_or_default() }
+    ButtonStatus { online: false, ..status(payload).0.unwrap_or_default() }
 }
 
 #[cfg(test)]
@@ -173,9 +180,15 @@ mod tests {
 
     #[test]
     fn a_status_keeps_what_it_understands() {
-        let s = status(br#"{"online":true,"battery":"full","rssi":-61,"firmware":"1.4"}"#).unwrap();
+        let (s, odd) = status(br#"{"online":true,"battery":"full","rssi":-61,"firmware":"1.4"}"#);
+        let s = s.unwrap();
+        assert_eq!(odd, Some(Oddity::Battery));
+        for (said, battery) in [("93", None), ("-1", None), ("1.01", None), ("0", Some(0.0)), ("1", Some(1.0))] {
+            let (s, odd) = status(format!(r#"{{"battery":{said}}}"#).as_bytes());
+            assert_eq!((s.unwrap().battery, odd.is_some()), (battery, battery.is_none()), "{said}");
+        }
         assert_eq!((s.online, s.battery, s.rssi, s.firmware.as_deref()), (true, None, Some(-61.0), Some("1.4")));
-        assert_eq!(status(b"on"), None);
+        assert_eq!(status(b"on"), (None, Some(Oddity::NotJson)));
     }
 
     proptest! {

@@ -128,6 +128,14 @@ impl Fragmenter {
         out
     }
 
+    /// What is held goes out, and the frames that come next, if they ever come, go on right behind it, key frame or not.
+    /// `next` is the frame that comes next, where it is known already.
+    pub fn pause(&mut self, next: Option<&Frame>) -> Vec<Piece> {
+        let mut out = Vec::new();
+        self.give_out(next, &mut out);
+        out
+    }
+
     /// No frame will come any more: what is held goes out. The last frame lasts as long as the one before it.
     pub fn finish(&mut self) -> Vec<Piece> {
         let mut out = Vec::new();
@@ -208,10 +216,10 @@ impl Fragmenter {
                 self.cut_at_key(count, frame, full, out);
             }
         }
-        if let Some(lead) = &mut self.lead {
-            lead.push(frame.clone());
-        }
-        if frame.key {
+        let Some(lead) = &mut self.lead else { return };
+        let goes_on = lead.held.is_empty();
+        lead.push(frame.clone());
+        if frame.key || goes_on {
             self.rejoin(out);
         }
     }
@@ -311,6 +319,11 @@ impl Fragmenter {
 
     /// Everything held goes out. `next` is the frame that could not go on here, if there is one.
     fn flush(&mut self, next: Option<&Frame>, out: &mut Vec<Piece>) {
+        self.give_out(next, out);
+        (self.lead, self.follow) = (None, None);
+    }
+
+    fn give_out(&mut self, next: Option<&Frame>, out: &mut Vec<Piece>) {
         if let Some(lead) = &self.lead
             && let Some(last) = lead.held.last()
         {
@@ -318,7 +331,6 @@ impl Fragmenter {
             let (count, until) = (lead.held.len(), known.unwrap_or(last.ticks + lead.delta()));
             self.cut(count, until, true, out);
         }
-        (self.lead, self.follow) = (None, None);
     }
 
     /// Makes a fragment of the first `count` frames of the leading track and the sound that goes with them, all of it
@@ -432,6 +444,26 @@ mod tests {
             fragments(&out).iter().map(|f| (f.from.micros() % 1_000_000_000, f.to.since(f.from))).collect();
         assert_eq!(ends[1], (1_600_000, Duration::from_millis(1600)));
         assert_eq!(f.position(), Position { fragment: 4, init: 1, at: Duration::from_millis(4_000) });
+    }
+
+    #[test]
+    fn what_comes_after_a_pause_goes_on_within_the_group_of_pictures_and_no_frame_is_there_twice() {
+        let (pictures, aac) = (format(Codec::H264, 40), format(Codec::Aac, 40));
+        let mut frames = video(&pictures, 0, 0, 8_000, 2_000);
+        frames.extend((0..125).map(|i| frame(&aac, 0, i * 64, true)));
+        frames.sort_by_key(|f| f.arrived);
+        for pause in 10..frames.len() {
+            let mut f = Fragmenter::new(Settings::default());
+            let (mut out, rest) = (run(&mut f, &frames[..pause]), &frames[pause..]);
+            let next = rest.iter().find(|f| f.track == Track::Video);
+            out.extend(f.pause(next.map(|f| &**f)));
+            out.extend(run(&mut f, rest));
+            out.extend(f.finish());
+            let all = fragments(&out);
+            assert_eq!(all.iter().map(|f| f.frames).sum::<u32>(), 200, "{pause}");
+            assert!(all.windows(2).all(|w| w[0].at + w[0].duration == w[1].at), "{pause}: {:?}", ms(&all));
+            assert!(all.iter().all(|f| !f.discontinuity && f.init == 0), "{pause}");
+        }
     }
 
     /// A frame of a camera whose own clock has nothing to do with when it arrives.

@@ -80,7 +80,7 @@ impl Anchor {
 pub(super) struct Line {
     pub anchor: Anchor,
     pub format: Arc<Format>,
-    /// In order, never empty in the leading line between calls.
+    /// In order; empty in the leading line only while the recording pauses.
     pub held: Vec<Arc<Frame>>,
     /// Bytes of the frames held.
     pub bytes: usize,

@@ -61,6 +61,12 @@ impl Recording {
         out
     }
 
+    /// The window has ended: what is held goes out. Whoever asks for more later goes on with the very next frame, `next`
+    /// where it is known already, and nothing is there twice. Sound of less than a packet waits for that.
+    pub fn pause(&mut self, next: Option<&Frame>) -> Vec<Piece> {
+        self.fragmenter.pause(next)
+    }
+
     /// No frame will come any more: what is held goes out.
     pub fn finish(&mut self) -> Vec<Piece> {
         let mut out = self.drain();

@@ -47,9 +47,6 @@ use crate::{
 /// How many evictions may wait to be heard of. When they are not, nothing more is evicted.
 const EVICTIONS_WAITING: usize = 64;
 
-/// Bytes of the newest objects that stay in memory until headquarters has them: two seconds of 16 cameras.
-const RECENT: usize = 16 << 20;
-
 /// How the media store uses its directory.
 #[derive(Debug, Clone, Copy)]
 pub struct MediaSettings {
@@ -63,6 +60,8 @@ pub struct MediaSettings {
     pub queue_bytes: u32,
     /// Longest time a fragment is gathered before it is written and synced.
     pub sync_every: Duration,
+    /// Bytes of the newest objects that stay in memory until headquarters has them.
+    pub recent_bytes: usize,
 }
 
 impl Default for MediaSettings {
@@ -73,6 +72,8 @@ impl Default for MediaSettings {
             keep_free: 2 << 30,
             queue_bytes: 64 << 20,
             sync_every: Duration::from_millis(200),
+            // Two seconds of 16 cameras.
+            recent_bytes: 16 << 20,
         }
     }
 }
@@ -185,7 +186,7 @@ impl MediaStore {
             dir: dir.to_owned(),
             queue: Queue::new(settings.queue_bytes),
             index: RwLock::new(Arc::new(index)),
-            recent: Recent::new(RECENT),
+            recent: Recent::new(settings.recent_bytes),
             health,
             counts: Counts::default(),
         });

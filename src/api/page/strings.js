@@ -11,7 +11,7 @@ const languages = {
     state: { received: 'Received', recorded: 'Recorded', delivered: 'Delivered', seen: 'Seen', answered: 'Answered', dispatched: 'Dispatched', closed: 'Closed' },
     presence: { unknown: 'not heard of yet', online: 'online', offline: 'offline', silent: 'silent' },
     camera: { connecting: 'connecting', live: 'live', stalled: 'stalled', unreachable: 'unreachable', 'wrong-password': 'wrong password', unusable: 'unusable' },
-    gap: { 'camera-down': 'camera was down', 'before-ring': 'before the camera was running', 'recorder-behind': 'recorder fell behind', 'disk-failed': 'disk failed', 'gateway-down': 'gateway was not running', evicted: 'removed to make room' },
+    gap: { 'camera-down': 'camera was down', 'camera-stalled': 'camera sent nothing', 'camera-unreachable': 'camera did not answer', 'wrong-password': 'camera refused the password', 'camera-unusable': 'camera sent nothing that can be recorded', 'packets-lost': 'packets were lost on the way; pictures are damaged', 'before-ring': 'before the camera was running', 'recorder-behind': 'recorder fell behind', 'disk-failed': 'disk failed', 'gateway-down': 'gateway was not running', evicted: 'removed to make room' },
     test: 'TEST', notRecorded: 'NOT ON DISK', lowBattery: 'low battery', tampered: 'opened or broken', battery: '{n} % battery', heard: 'heard {ago} ago',
     presses: '{n} presses', onePress: '1 press', pressedAt: 'Pressed {time}', clockUnsure: 'clock not synchronised', ago: '{ago} ago',
     act: { seen: 'Seen', dispatched: 'Dispatched', close: 'Close' },

@@ -51,13 +51,16 @@ impl Engine {
 
     /// A step that headquarters commands, by MQTT or by HTTP.
     pub fn command(&mut self, command: Command, now: Now, out: &mut Outputs) -> Result<(), CommandError> {
+        // From outside, and on its way into documents and logs.
+        let plain = |text: &str| text.chars().filter(|c| !c.is_control()).collect::<String>();
+        let by = plain(&command.by).chars().take(COMMANDER).collect();
+        let command = Command { by, id: command.id.as_deref().map(plain), ..command };
         if command.id.as_ref().is_some_and(|id| self.cases.knows_command(id)) {
             return Ok(());
         }
         if let Some(id) = command.id.as_ref().filter(|id| id.len() > COMMAND_ID) {
             return Err(CommandError::LongId(id.len()));
         }
-        let command = Command { by: command.by.chars().take(COMMANDER).collect(), ..command };
         if command.command == Verb::TestPress {
             return self.test_press(command, now, out);
         }
