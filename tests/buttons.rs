@@ -196,6 +196,66 @@ fn an_integration_reads_the_states_of_all_buttons_and_nothing_else() {
     assert_eq!(gateway.incidents().iter().map(|i| i.press_count).sum::<u64>(), 2);
 }
 
+/// `chowki press b1` on this site, with its output to be read.
+fn press(site: &Site, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_chowki"));
+    command.args(["press", "b1", "--config"]).arg(site.dir.path().join("district.toml")).args(arguments);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+#[test]
+fn a_press_from_the_command_line_is_followed_on_when_the_device_takes_its_connection_back() {
+    let stage = stage();
+    let site = stage.site().buttons(1);
+    let gateway = site.start();
+    let command = press(&site, &["--until", "seen", "--timeout", "60"]).spawn().unwrap();
+    let incident = stage.hq.incident("delivered", SOON, |i| i.press_count == 1);
+    gateway.incident("known as delivered", |i| i.state == Progress::Delivered);
+    let device = Button::connect(gateway.mqtt, "b1").unwrap();
+    // Told while the device has the connection, and to the device alone.
+    let seen = format!(r#"{{"command":"seen","incident":"{}","by":"operator 7","id":"s-1"}}"#, incident.id);
+    stage.hq.command(&seen);
+    device.wait("the press has its connection again", SOON, |d| *d == Down::End);
+    let out = command.wait_with_output().unwrap();
+    let (said, errors) = (String::from_utf8(out.stdout).unwrap(), String::from_utf8(out.stderr).unwrap());
+    assert!(out.status.success(), "{said}{errors}");
+    let steps: Vec<_> = said.lines().filter_map(|line| line.split_whitespace().nth(2)).collect();
+    let mut told = steps.clone();
+    told.retain(|step| !matches!(*step, "pressed" | "acknowledged" | "interrupted"));
+    assert!(steps.contains(&"interrupted"), "{said}");
+    assert!(matches!(told.as_slice(), ["recorded", "delivered", "seen"] | ["recorded", "seen"]), "{said}");
+    assert_eq!(gateway.incidents().iter().map(|i| i.press_count).sum::<u64>(), 1, "sent again, it is the same press");
+}
+
+#[test]
+fn a_press_from_the_command_line_says_in_the_words_of_the_protocol_how_far_it_came() {
+    let alone = Site::new().buttons(1);
+    let gateway = alone.start();
+    let out = press(&alone, &[]).output().unwrap();
+    let said = String::from_utf8(out.stdout).unwrap();
+    assert!(out.status.success() && said.contains("recorded"), "{said}");
+    let refused = |arguments: &[&str]| {
+        let out = press(&alone, arguments).output().unwrap();
+        (out.status.code(), String::from_utf8(out.stderr).unwrap())
+    };
+    let (code, why) = refused(&["--until", "delivered"]);
+    assert!(code == Some(2) && why.contains("nothing is delivered by a gateway without [headquarters]"), "{why}");
+    let (code, why) = refused(&["--timeout", "0"]);
+    assert!(code == Some(2) && why.contains("a whole number of seconds, 1 or more"), "{why}");
+    let (code, why) = refused(&["--until", "seen", "--timeout", "1"]);
+    assert!(code == Some(1) && why.contains("not seen within 1 s; incident"), "{why}");
+    assert!(!why.contains("headquarters"), "there is none to be reached: {why}");
+    drop(gateway);
+    let unreachable = Site::new().buttons(1).headquarters(quiet_port());
+    let gateway = unreachable.start();
+    let out = press(&unreachable, &["--timeout", "1"]).output().unwrap();
+    let why = String::from_utf8(out.stderr).unwrap();
+    assert!(out.status.code() == Some(1) && why.contains("not delivered within 1 s"), "{why}");
+    assert!(why.contains("is recorded and stays so. Is headquarters reachable?"), "{why}");
+    drop(gateway);
+}
+
 #[test]
 fn a_press_by_paho_that_is_sent_again_is_one_press() {
     let stage = stage();

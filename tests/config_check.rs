@@ -24,6 +24,7 @@ use chowki::{
 #[derive(Default)]
 struct Fake {
     files: BTreeMap<&'static str, io::ErrorKind>,
+    contents: BTreeMap<&'static str, &'static [u8]>,
     exposed: Vec<&'static str>,
     disk: Option<u64>,
     memory: Option<u64>,
@@ -34,7 +35,10 @@ impl Host for Fake {
         let name = path.to_str().unwrap();
         Some(match self.files.get(name) {
             Some(kind) => Err((*kind).into()),
-            None => Ok(FileRead { bytes: b"s3cret\n".to_vec(), world_readable: self.exposed.contains(&name) }),
+            None => {
+                let bytes = self.contents.get(name).copied().unwrap_or(b"s3cret\n").to_vec();
+                Ok(FileRead { bytes, world_readable: self.exposed.contains(&name) })
+            }
         })
     }
     fn disk(&self, _: &Path) -> Option<io::Result<DiskSpace>> {
@@ -155,6 +159,7 @@ fn every_fault_is_told_at_once_with_its_place_and_what_to_write() {
         (31, 11, Code::BadValue, "17 is not between 0 and 16", "16"),
         (32, 10, Code::BadValue, "-1 is not above 0", "a number"),
         (37, 6, Code::OutsideBounds, "latitude and longitude are swapped", "at = [34.00151, 71.5387]"),
+        (38, 17, Code::Duplicate, "2 buttons and clients have this one password", "of its own"),
         (39, 16, Code::BadValue, "has no unit", "\"90s\""),
         (42, 6, Code::Duplicate, "already stands on line 35", "an id that no other has"),
         (46, 1, Code::UnknownKey, "`radius` is not a key of button saddar-01", "[evidence]"),
@@ -248,6 +253,19 @@ fn rules_between_keys_are_told_where_they_break() {
         (format!("{camera}username = \"u\"\n"), Code::Missing, "password_file"),
         (format!("{camera}password_file = \"p\"\n"), Code::Missing, "username"),
         (format!("{camera}password = \"p\"\n"), Code::SecretInConfig, "password_file"),
+        (format!("{camera}password_fil = \"p\"\n"), Code::UnknownKey, "password_file"),
+        (camera.replace("\"c\"", "\"..\""), Code::BadValue, "begins with a letter or digit, not with '.'"),
+        (
+            camera.replace("[34.0, 71.5]", "[95, 200]"),
+            Code::BadValue,
+            "latitude 95 is not between -90 and 90, and longitude 200",
+        ),
+        (
+            camera.replace("[34.0, 71.5]", "[nan, inf]"),
+            Code::BadValue,
+            "latitude NaN is not between -90 and 90, and longitude inf",
+        ),
+        (camera.replace("[34.0, 71.5]", "[34.0, 200]"), Code::BadValue, "longitude 200"),
         (button.to_owned(), Code::Missing, "password_file = \"buttons/b.password\""),
         (format!("{button}password_file = \"p\"\n[button.unit]\n"), Code::Missing, "screen = true"),
         (format!("{button}password_file = \"p\"\n[button.unit]\nscreen = true\n"), Code::Missing, "token_file"),
@@ -286,6 +304,88 @@ fn rules_between_keys_are_told_where_they_break() {
 }
 
 #[test]
+fn a_secret_in_the_path_or_query_of_a_url_is_a_fault_and_is_not_shown() {
+    let camera = "[[camera]]\nid = \"c\"\nname = \"C\"\nat = [34.0, 71.5]\nurl = \"rtsp://10.0.0.1/a\"\n";
+    for secret in [
+        "?user=admin&password=hunter2",
+        "?channel=1&pwd=hunter2&subtype=0",
+        "?pass=hunter2",
+        "/user=admin_password=hunter2_channel=1_stream=0.sdp?real_stream",
+        "/user=admin&Password=hunter2/ch1",
+    ] {
+        for text in
+            [camera.replace("/a\"", &format!("{secret}\"")), format!("{camera}sub_url = \"rtsp://10.0.0.2{secret}\"\n")]
+        {
+            let fault = only(&text);
+            assert_eq!(fault.code, Code::SecretInConfig, "{text}\n{fault:?}");
+            assert!(said(&fault).contains("no secret stands in the config"), "{fault:?}");
+            assert!(said(&fault).contains("username = \"...\" and password_file"), "{fault:?}");
+            let shown = config::render_human(std::slice::from_ref(&fault), false) + &format!("{fault:?}");
+            assert!(!shown.contains("hunter2"), "{shown}");
+        }
+    }
+    let nowhere = only(&camera.replace("rtsp://10.0.0.1/a", "10.0.0.1?password=hunter2"));
+    assert!(!format!("{nowhere:?}").contains("hunter2"), "{nowhere:?}");
+    for fine in ["?channel=1&subtype=0", "/user=admin&password=&channel=1", "?compass=north"] {
+        assert_eq!(
+            good(&format!("{HEAD}{}", camera.replace("/a\"", &format!("{fine}\"")))).warnings.len(),
+            0,
+            "{fine}"
+        );
+    }
+}
+
+#[test]
+fn a_file_that_holds_no_usable_secret_is_told_with_what_is_wrong_with_it() {
+    let text = format!(
+        "{HEAD}[[button]]\nid = \"b\"\nname = \"B\"\nat = [34.0, 71.5]\npassword_file = \"p\"\n[button.unit]\nurl = \"rtsp://10.0.0.1/a\"\n"
+    );
+    for (content, what, remedy) in [
+        (&b"\xef\xbb\xbfs3cret\n"[..], "begins with a byte order mark", "save it as plain UTF-8"),
+        (b"\xff\xfes\0", "is not UTF-8", "save it as plain UTF-8"),
+        (b"s3\0cret", "holds a NUL character", "plain UTF-8"),
+        (b"s3\ncret\n", "more than one line", "on one line"),
+    ] {
+        let all = faults(&text, &Fake { contents: [("p", content)].into(), ..Fake::default() });
+        assert_eq!(all.iter().map(|f| f.code).collect::<Vec<_>>(), [Code::File], "{all:?}");
+        assert!(all[0].what.contains(what) && said(&all[0]).contains(remedy), "{all:?}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("p"), vec![b'x'; 3 << 20]).unwrap();
+    let all = faults(&text, &config::Machine::new(dir.path(), Ports::Leave));
+    let large = all.iter().find(|f| f.code == Code::File).unwrap();
+    assert!(said(large).contains("larger than 1 MiB") && !said(large).contains("user read it"), "{large:?}");
+}
+
+#[test]
+fn one_secret_for_several_is_told_with_the_lines_of_them() {
+    let client = |name: &str, role: &str| {
+        format!("[[api.client]]\nname = \"{name}\"\nrole = \"{role}\"\ntoken_file = \"{name}.token\"\n")
+    };
+    let text = format!("{HEAD}{}{}{}", client("a", "operator"), client("b", "puller"), client("c", "engineer"));
+    let host = Fake { contents: [("c.token", &b"another"[..])].into(), ..Fake::default() };
+    let all = faults(&text, &host);
+    assert_eq!(
+        all.iter().map(|f| (f.line, f.code, f.severity)).collect::<Vec<_>>(),
+        [(12, Code::Duplicate, Severity::Error)]
+    );
+    assert!(all[0].what.contains("on line 8 has the same token"), "{all:?}");
+    let button = |i: usize| {
+        format!(
+            "[[button]]\nid = \"b{i}\"\nname = \"B\"\nat = [34.0, 71.5]\npassword_file = \"{i}\"\n[button.unit]\nurl = \"rtsp://10.0.0.{i}/a\"\n"
+        )
+    };
+    let text = format!("{HEAD}{}", (0..40).map(button).collect::<String>());
+    let all = faults(&text, &Fake { contents: [("7", &b"its own"[..])].into(), ..Fake::default() });
+    assert_eq!(
+        all.iter().map(|f| (f.line, f.code, f.severity)).collect::<Vec<_>>(),
+        [(9, Code::Duplicate, Severity::Warning)]
+    );
+    assert!(all[0].what.contains("39 buttons and clients") && all[0].what.contains("on line 16"), "{all:?}");
+    assert!(!said(&all[0]).contains("s3cret"));
+}
+
+#[test]
 fn bounds_in_the_wrong_order_are_put_right() {
     let all = faults(
         "[broker]\nlisten = \"0.0.0.0:1883\"\n[district]\nid = \"d\"\nbounds = [[34.02, 71.56], [33.99, 71.52]]\n",
@@ -305,6 +405,51 @@ fn an_id_in_a_topic_filter_that_no_button_has_is_told_with_the_one_meant() {
     let unknown = all.iter().find(|f| f.code == Code::UnknownId).unwrap();
     assert_eq!((unknown.line, unknown.write.as_deref()), (8, Some("\"buttons/saddar-01/state\"")));
     assert!(all.iter().any(|f| f.code == Code::NoEffect && f.severity == Severity::Warning));
+}
+
+#[test]
+fn a_filter_that_matches_no_topic_is_a_warning_with_the_one_meant() {
+    let client =
+        |filter: &str| format!("{HEAD}[[broker.client]]\nid = \"s\"\npassword_file = \"p\"\nmay_read = \"{filter}\"\n");
+    for (filter, meant) in [
+        ("buttons/+/stat", "\"buttons/+/state\""),
+        ("buttons/+/pres", "\"buttons/+/press\""),
+        ("buttons/+/statuss", "\"buttons/+/status\""),
+        ("+/+/battery", "\"buttons/+/state\""),
+        ("buttons/+/state/+", "\"buttons/+/state\""),
+        ("buttons/+", "\"buttons/+/state\""),
+        ("buttons", "\"buttons/+/state\""),
+    ] {
+        let warnings = good(&client(filter)).warnings;
+        assert_eq!(warnings.iter().map(|f| (f.line, f.code)).collect::<Vec<_>>(), [(8, Code::NoEffect)], "{filter}");
+        assert_eq!(warnings[0].write.as_deref(), Some(meant), "{filter}");
+    }
+    for fine in ["#", "+/#", "buttons/#", "buttons/+/#", "buttons/+/state/#", "buttons/+/+", "+/+/press"] {
+        assert!(good(&client(fine)).warnings.is_empty(), "{fine}");
+    }
+}
+
+#[test]
+fn many_clients_with_ids_that_no_button_has_are_checked_in_a_blink() {
+    let button = |i: usize| {
+        format!(
+            "[[button]]\nid = \"saddar-bazaar-cloth-lane-gate-{i:05}\"\nname = \"B\"\nat = [34.0, 71.5]\npassword_file = \"p\"\n"
+        )
+    };
+    let client = |i: usize| {
+        let filter = format!("buttons/saddar-bazar-cloth-lane-gate-{i:05}/state");
+        format!("[[broker.client]]\nid = \"s{i}\"\npassword_file = \"p\"\nmay_read = \"{filter}\"\n")
+    };
+    let text =
+        format!("{HEAD}{}{}", (0..1500).map(client).collect::<String>(), (0..1500).map(button).collect::<String>());
+    let began = Instant::now();
+    let all = faults(&text, &Nowhere);
+    let took = began.elapsed();
+    let unknown: Vec<_> = all.iter().filter(|f| f.code == Code::UnknownId).collect();
+    assert_eq!(unknown.len(), 1500);
+    assert!(unknown[0].write.as_deref().unwrap().contains("saddar-bazaar-cloth-lane-gate-00000"), "{:?}", unknown[0]);
+    assert!(unknown[1499].write.as_deref().unwrap().contains("the id of a [[button]]"), "{:?}", unknown[1499]);
+    assert!(took < Duration::from_secs(5), "{took:?} in a build that is not optimised");
 }
 
 #[test]
@@ -328,6 +473,19 @@ fn a_button_that_no_camera_sees_is_a_warning_with_the_nearest() {
     assert_eq!(warnings.len(), 1);
     assert!(warnings[0].what.contains("222 m away"), "{:?}", warnings[0]);
     assert!(good(&text.replace("34.002", "34.001")).warnings.is_empty());
+}
+
+#[test]
+fn a_district_without_cameras_is_one_warning_however_many_buttons_it_has() {
+    let button =
+        |i: usize| format!("[[button]]\nid = \"b{i}\"\nname = \"B\"\nat = [34.0, 71.5]\npassword_file = \"p\"\n");
+    let told = |n: usize| {
+        let warnings = good(&format!("{HEAD}{}", (0..n).map(button).collect::<String>())).warnings;
+        assert_eq!(warnings.iter().map(|f| (f.line, f.code)).collect::<Vec<_>>(), [(8, Code::NoCamera)]);
+        warnings[0].what.clone()
+    };
+    assert_eq!(told(1), "no camera sees this button: there is none");
+    assert_eq!(told(300), "no camera sees this button and 299 more: there is none");
 }
 
 #[test]
@@ -566,6 +724,68 @@ fn check_exits_by_what_it_found() {
     assert_eq!(check(true), 78);
     fs::write(&file, format!("{HEAD}[data]\ndir = \"data\"\n")).unwrap();
     assert_eq!(check(false), 0);
+}
+
+/// The program with these arguments, its result going to a device that takes nothing.
+fn to_a_full_disk(arguments: &[&str]) -> (Option<i32>, String) {
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let out = Command::new(env!("CARGO_BIN_EXE_chowki")).args(arguments).stdout(full).output().unwrap();
+    (out.status.code(), String::from_utf8(out.stderr).unwrap())
+}
+
+#[test]
+fn a_result_that_cannot_be_written_is_an_error_and_a_reader_that_went_away_is_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        fs::write(dir.path().join(name), text).unwrap();
+        dir.path().join(name).to_str().unwrap().to_owned()
+    };
+    let sheet = file("cameras.csv", "id,name,lat,lon,url\nc,C,34.0,71.5,rtsp://10.0.0.1/a\n");
+    let config = file("d.toml", &format!("{HEAD}[data]\ndir = \"data\"\n"));
+    for arguments in [
+        &["completions", "bash"][..],
+        &["schema", "config"],
+        &["import", &sheet],
+        &["check", "--no-ports", &config],
+        &["check", "--no-ports", "--json", &config],
+    ] {
+        let (code, why) = to_a_full_disk(arguments);
+        assert_eq!(code, Some(73), "{arguments:?}: {why}");
+        assert!(why.contains("standard output cannot be written: No space left"), "{arguments:?}: {why}");
+        // Nobody reads it: the reader's end is closed before the program writes.
+        let (reader, writer) = io::pipe().unwrap();
+        drop(reader);
+        let out = Command::new(env!("CARGO_BIN_EXE_chowki")).args(arguments).stdout(writer).output().unwrap();
+        let why = String::from_utf8(out.stderr).unwrap();
+        assert!(out.status.success() && !why.contains("panicked") && !why.contains("error:"), "{arguments:?}: {why}");
+    }
+}
+
+#[test]
+fn check_counts_one_thing_as_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("d.toml");
+    fs::write(dir.path().join("p"), "s3cret").unwrap();
+    let button = "[[button]]\nid = \"b\"\nname = \"B\"\nat = [34.0, 71.5]\npassword_file = \"p\"\n";
+    fs::write(&config, format!("{HEAD}[data]\ndir = \"data\"\n{button}")).unwrap();
+    let out = Command::new(env!("CARGO_BIN_EXE_chowki")).args(["check", "--no-ports"]).arg(&config).output().unwrap();
+    let said = String::from_utf8(out.stdout).unwrap();
+    assert!(said.ends_with(": no errors; 1 button, 0 cameras\n"), "{said}");
+}
+
+#[test]
+fn a_demo_is_refused_a_port_that_is_taken_when_it_was_named() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (port, dir) = (taken.local_addr().unwrap().port().to_string(), tempfile::tempdir().unwrap());
+    let out = Command::new(env!("CARGO_BIN_EXE_chowki"))
+        .args(["demo", "--port", &port, "--for", "1"])
+        .env("TMPDIR", dir.path())
+        .output()
+        .unwrap();
+    let why = String::from_utf8(out.stderr).unwrap();
+    assert_eq!(out.status.code(), Some(1), "{why}");
+    assert!(why.contains(&format!("cannot have port {port} of 127.0.0.1")), "{why}");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is left behind");
 }
 
 mod fuzz {

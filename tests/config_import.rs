@@ -119,6 +119,22 @@ fn every_fault_of_a_geojson_map_is_told_with_its_line() {
 }
 
 #[test]
+fn two_columns_of_one_meaning_are_a_fault_that_names_both() {
+    let text = "id,name,camera name,lat,lon,url,id\nc,A,B,34.0,71.5,rtsp://10.1.1.1/a,d\n";
+    let faults = config::import(text, "sheet", Sheet::Csv).unwrap_err();
+    assert_eq!(places(&faults), [(1, 9, Code::Duplicate), (1, 33, Code::Duplicate)], "{faults:?}");
+    assert!(faults[0].what.contains("\"name\" and \"camera name\""), "{:?}", faults[0]);
+    assert!(faults[1].what.contains("two columns \"id\""), "{:?}", faults[1]);
+    let map = GEOJSON.replace("\"record\": null", "\"label\": \"Gate\"");
+    let faults = config::import(&map, "map", Sheet::GeoJson).unwrap_err();
+    assert_eq!(faults.len(), 1, "{faults:?}");
+    assert!(faults[0].what.contains("\"label\"") && faults[0].what.contains("\"name\""), "{:?}", faults[0]);
+    // A feature's own id beside that of its properties is no second one.
+    let map = GEOJSON.replace("\"record\": null", "\"camera_id\": \"cam-1\", \"label\": \"\"");
+    assert_eq!(parsed(&imported(&map, Sheet::GeoJson).toml).cameras()[0].id.as_str(), "cam-1");
+}
+
+#[test]
 fn the_kind_of_a_sheet_is_seen_from_its_name_or_text() {
     assert_eq!(Sheet::of("a.CSV".as_ref(), "{"), Sheet::Csv);
     assert_eq!(Sheet::of("a.geojson".as_ref(), ""), Sheet::GeoJson);

@@ -6,8 +6,8 @@ use std::{
     process::ExitCode,
 };
 
-use super::exit;
-use crate::config::{self, Code, Fault, Ports};
+use super::{exit, output};
+use crate::config::{self, Code, Fault, Ports, count};
 
 /// Check a config and every file it names.
 ///
@@ -20,7 +20,7 @@ Examples:
   chowki check --no-ports /etc/chowki/district.toml   while the gateway is running
   chowki check --json district.toml | jq '.faults[].what'
 
-Exit status: 0 no error, 66 the config cannot be read, 78 at least one error.")]
+Exit status: 0 no error, 66 the config cannot be read, 73 standard output cannot be written, 78 at least one error.")]
 pub struct Args {
     /// The config.
     pub file: PathBuf,
@@ -40,21 +40,20 @@ pub fn run(args: &Args) -> ExitCode {
         Ok(loaded) => (&loaded.warnings, true),
         Err(faults) => (faults, false),
     };
+    let mut report = String::new();
     if args.json {
-        print(&format!("{}\n", config::render_json(faults)));
+        report = format!("{}\n", config::render_json(faults));
     } else {
         show(faults);
     }
     if let (Ok(loaded), false) = (&result, args.json) {
         let (buttons, cameras) = (loaded.inventory.buttons().len(), loaded.inventory.cameras().len());
-        print(&format!("{}: no errors; {buttons} buttons, {cameras} cameras\n", args.file.display()));
+        let (buttons, cameras) = (count(buttons, "button"), count(cameras, "camera"));
+        report = format!("{}: no errors; {buttons}, {cameras}\n", args.file.display());
     }
-    if ok { ExitCode::SUCCESS } else { exit_of(faults) }
-}
-
-/// Prints on standard output; a reader that went away is no fault of ours.
-pub(super) fn print(text: &str) {
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    let printed = output::print(&report);
+    // What is wrong with the config is the answer; that it could not be printed comes second.
+    if ok { printed.err().unwrap_or(ExitCode::SUCCESS) } else { exit_of(faults) }
 }
 
 /// Prints faults for people on standard error.

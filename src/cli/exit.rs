@@ -2,6 +2,8 @@
 
 /// It could not be done, or not in time.
 pub const FAILED: u8 = 1;
+/// The command line is wrong, as the parser of it says too.
+pub const USAGE: u8 = 2;
 /// An input file cannot be read (`EX_NOINPUT`).
 pub const NO_INPUT: u8 = 66;
 /// An output file cannot be made (`EX_CANTCREAT`).

@@ -3,8 +3,8 @@
 use std::{fs, path::PathBuf, process::ExitCode};
 
 use super::{
-    check::{exit_of, print, show},
-    exit,
+    check::{exit_of, show},
+    exit, output,
 };
 use crate::config::{self, Sheet};
 
@@ -47,19 +47,18 @@ pub fn run(args: &Args) -> ExitCode {
         }
     };
     show(&imported.warnings);
-    let Some(output) = &args.output else {
-        print(&imported.toml);
-        return ExitCode::SUCCESS;
+    let Some(file) = &args.output else {
+        return output::print(&imported.toml).err().unwrap_or(ExitCode::SUCCESS);
     };
-    let written = fs::File::create_new(output)
-        .and_then(|mut file| std::io::Write::write_all(&mut file, imported.toml.as_bytes()));
+    let written =
+        fs::File::create_new(file).and_then(|mut file| std::io::Write::write_all(&mut file, imported.toml.as_bytes()));
     match written {
         Ok(()) => {
-            eprintln!("{}: {} cameras", output.display(), imported.cameras);
+            eprintln!("{}: {}", file.display(), config::count(imported.cameras, "camera"));
             ExitCode::SUCCESS
         }
         Err(err) => {
-            eprintln!("error: {} cannot be written: {err}; name a file that is not there yet", output.display());
+            eprintln!("error: {} cannot be written: {err}; name a file that is not there yet", file.display());
             exit::CANNOT_CREATE.into()
         }
     }

@@ -6,6 +6,7 @@ pub mod demo;
 pub mod exit;
 pub mod import;
 mod logging;
+mod output;
 pub mod press;
 pub mod run;
 pub mod schema;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use schemars::{JsonSchema, schema_for};
 use serde_json::Value as Json;
 
-use super::check::print;
+use super::output;
 use crate::{
     config,
     district::{
@@ -26,7 +26,9 @@ Examples:
   chowki schema incident | jq '.properties | keys'
 
 For completion in an editor, begin a config with this line (Taplo, VS Code's Even Better TOML):
-  #:schema ./chowki.schema.json")]
+  #:schema ./chowki.schema.json
+
+Exit status: 0 done, 73 standard output cannot be written.")]
 pub struct Args {
     /// Of what.
     #[arg(value_enum)]
@@ -80,8 +82,7 @@ pub fn schema(name: Name) -> Json {
 
 /// Runs `chowki schema`.
 pub fn run(args: &Args) -> ExitCode {
-    print(&format!("{:#}\n", schema(args.name)));
-    ExitCode::SUCCESS
+    output::print(&format!("{:#}\n", schema(args.name))).err().unwrap_or(ExitCode::SUCCESS)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use super::{
     certificate,
     fault::{At, Code},
     ground, keys,
-    reader::{Opened, Read, Reader, closest},
+    reader::{Opened, Read, Reader},
     settings::{
         Api, ApiClient, ApiTls, Broker, BrokerClient, BrokerTls, Data, District, Evidence, Headquarters, Media,
         Objects, S3, Supervision,
@@ -121,6 +121,7 @@ pub(super) fn api(reader: &mut Reader<'_>, keys: &keys::Api) -> Option<Api> {
     }
     let clients = keys.client.as_ref()?;
     twins(reader, "api.client", clients.value.iter().filter_map(|c| c.name.as_ref()), String::as_str);
+    shared_tokens(reader, clients.value.iter().filter_map(|c| c.token_file.as_ref()));
     let listen = keys.listen.as_ref()?;
     if !listen.value.ip().is_loopback() {
         if clients.value.is_empty() {
@@ -323,26 +324,18 @@ pub(super) fn twins<'k, T: 'k>(
     }
 }
 
-/// Button ids in topic filters that no button has.
-pub(super) fn filters(reader: &mut Reader<'_>, broker: &keys::Broker, buttons: &[&str]) {
-    let clients = broker.client.iter().flat_map(|clients| &clients.value);
-    for filter in clients.filter_map(|c| c.may_read.as_ref()).flat_map(|filters| &filters.value) {
-        let levels: Vec<&str> = filter.value.split('/').collect();
-        match levels.as_slice() {
-            ["buttons" | "+", id, ..] if !matches!(*id, "+" | "#") && !buttons.contains(id) => {
-                let better = closest(id, buttons.iter().copied());
-                let fault = reader.error(Code::UnknownId, &filter.at, format!("there is no button {id:?}"));
-                fault.write(match better {
-                    Some(better) => format!("{:?}", filter.value.replacen(id, better, 1)),
-                    None => "the id of a [[button]], or + for all of them".to_owned(),
-                });
-            }
-            ["buttons" | "+" | "#", ..] => {}
-            _ => {
-                reader
-                    .warning(Code::NoEffect, &filter.at, "nothing is published there: topics begin with buttons/")
-                    .write("\"buttons/+/state\"");
-            }
+/// Two clients of the API with one token: who of them calls, and with which role, could not be told.
+fn shared_tokens<'k>(reader: &mut Reader<'_>, tokens: impl Iterator<Item = &'k Read<Secret>>) {
+    let mut first: HashMap<&str, &At> = HashMap::new();
+    for token in tokens.filter(|token| !token.value.reveal().is_empty()) {
+        if let Some(earlier) = first.get(token.value.reveal()) {
+            let what = format!(
+                "the client whose token_file is on line {} has the same token: whose call it is could not be told",
+                reader.line(earlier)
+            );
+            reader.error(Code::Duplicate, &token.at, what).help("put a token of its own into a file of its own");
+        } else {
+            first.insert(token.value.reveal(), &token.at);
         }
     }
 }

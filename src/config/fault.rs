@@ -34,7 +34,7 @@ pub enum Code {
     BadValue,
     /// A password or token in the config itself.
     SecretInConfig,
-    /// Two things with one id.
+    /// Two things with one id, one stream or one secret.
     Duplicate,
     /// An id that belongs to something else.
     Reserved,

@@ -8,7 +8,7 @@ use super::{
     reader::Reader,
     section::Kind,
 };
-use crate::district::place::{Bounds, Place};
+use crate::district::place::{Bounds, NotAPlace, Place};
 
 /// `[latitude, longitude]`
 pub(super) struct Point;
@@ -30,19 +30,21 @@ impl Kind for Point {
             reader.error(Code::WrongType, at, what).write(example);
             return None;
         };
-        match Place::new(lat, lon) {
-            Ok(place) => Some(place),
-            Err(err) => {
-                match Place::new(lon, lat) {
-                    Ok(swapped) => {
-                        let what = format!("{err}; the two look swapped");
-                        reader.error(Code::BadValue, at, what).write(show(swapped))
-                    }
-                    Err(_) => reader.error(Code::BadValue, at, err.to_string()).write(example),
-                };
-                None
+        let err = match (Place::new(lat, lon), Place::new(0.0, lon)) {
+            (Ok(place), _) => return Some(place),
+            (Err(NotAPlace::Latitude(_)), Err(_)) => format!(
+                "latitude {lat} is not between -90 and 90, and longitude {lon} not between -180 and 180 (places are \
+                 [latitude, longitude])"
+            ),
+            (Err(err), _) => err.to_string(),
+        };
+        match Place::new(lon, lat) {
+            Ok(swapped) => {
+                reader.error(Code::BadValue, at, format!("{err}; the two look swapped")).write(show(swapped))
             }
-        }
+            Err(_) => reader.error(Code::BadValue, at, err).write(example),
+        };
+        None
     }
     fn schema() -> Json {
         json!({

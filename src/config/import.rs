@@ -2,7 +2,11 @@
 //!
 //! CSV (RFC 4180) or GeoJSON (RFC 7946); rows are read by the same table of keys as a config.
 
-use std::{collections::HashSet, ops::Range, path::Path};
+use std::{
+    collections::{HashMap, HashSet},
+    ops::Range,
+    path::Path,
+};
 
 use super::{
     assemble::twins,
@@ -14,6 +18,7 @@ use super::{
     mask,
     node::{Body, Entry, Node, Table},
     reader::{Reader, closest, path},
+    render::count,
     section::Section as _,
 };
 use crate::district::ids::CameraId;
@@ -112,7 +117,8 @@ pub fn import(text: &str, file: &str, sheet: Sheet) -> Result<Imported, Vec<Faul
     if any_error(&faults) {
         return Err(faults);
     }
-    let mut toml = format!("# {} cameras, imported from {}\n", rows.len(), file.replace(char::is_control, " "));
+    let mut toml =
+        format!("# {}, imported from {}\n", count(rows.len(), "camera"), file.replace(char::is_control, " "));
     for row in &rows {
         write_camera(&mut toml, &row.table);
     }
@@ -159,6 +165,19 @@ impl Columns {
                 .write(format!("one of: {all}"));
         }
         None
+    }
+
+    /// Two columns of one meaning: which of them holds what was meant is not for us to guess.
+    fn twice(&mut self, reader: &mut Reader<'_>, key: &str, names: [&str; 2], span: Range<usize>) {
+        let [first, second] = names;
+        if self.told.insert(format!("{first}\n{second}")) {
+            let at = At { span, key: String::new() };
+            let what = match first == second {
+                true => format!("there are two columns {first:?}"),
+                false => format!("{first:?} and {second:?} both mean the column {key}"),
+            };
+            reader.error(Code::Duplicate, &at, what).write("one of them; take the other out, or rename it");
+        }
     }
 
     /// A row from its cells.
@@ -232,7 +251,16 @@ fn csv_rows(reader: &mut Reader<'_>, text: &str) -> Vec<Row> {
         let spans = cell_spans(text, start, delimiter);
         let span = |i: usize| spans.get(i).cloned().unwrap_or(start..start + 1);
         let Some(keys) = &keys else {
-            keys = Some(record.iter().enumerate().map(|(i, name)| columns.key(reader, name, span(i))).collect());
+            let meant: Vec<_> = record.iter().enumerate().map(|(i, name)| columns.key(reader, name, span(i))).collect();
+            let mut names: HashMap<&str, &str> = HashMap::new();
+            for (i, (key, name)) in meant.iter().zip(&record).enumerate() {
+                let Some(key) = *key else { continue };
+                match names.get(key) {
+                    Some(first) => columns.twice(reader, key, [first, name.trim()], span(i)),
+                    None => drop(names.insert(key, name.trim())),
+                }
+            }
+            keys = Some(meant);
             continue;
         };
         if record.iter().all(|cell| cell.trim().is_empty()) {
@@ -345,18 +373,27 @@ fn feature_row(reader: &mut Reader<'_>, columns: &mut Columns, node: &Node, numb
         _ => &[],
     };
     let own_id = feature.entries.iter().filter(|e| e.key == "id");
-    for entry in properties.iter().chain(own_id) {
+    let mut names: HashMap<&str, &str> = HashMap::new();
+    for (i, entry) in properties.iter().chain(own_id).enumerate() {
         let Some(key) = columns.key(reader, &entry.key, entry.span.clone()) else { continue };
-        // The geometry is the place; a feature's own id counts when its properties have none.
-        if COLUMNS.contains(&key) || cells.iter().any(|c: &Entry| c.key == key) {
+        let blank = matches!(&entry.node.body, Body::Text(text) if text.trim().is_empty());
+        // The geometry is the place.
+        if blank || COLUMNS.contains(&key) {
+            continue;
+        }
+        if let Some(first) = names.get(key) {
+            // A feature's own id counts when its properties have none.
+            if i < properties.len() {
+                columns.twice(reader, key, [first, &entry.key], entry.span.clone());
+            }
             continue;
         }
         let body = match &entry.node.body {
-            Body::Text(text) if text.trim().is_empty() => continue,
             Body::Text(text) if is_number(key) => text.parse().map_or(entry.node.body.clone(), Body::Number),
             Body::Integer(n) if key == "id" => Body::Text(n.to_string()),
             body => body.clone(),
         };
+        names.insert(key, &entry.key);
         cells.push(Entry {
             key: key.to_owned(),
             span: entry.span.clone(),

@@ -186,6 +186,7 @@ pub(super) fn together(
     shared_streams(reader, buttons, cameras);
     if let Some(broker) = broker {
         shared_accounts(reader, buttons, broker);
+        shared_passwords(reader, buttons, broker);
     }
     if let Some(radius_m) = around.radius_m {
         unseen(reader, buttons, cameras, radius_m);
@@ -215,6 +216,22 @@ fn shared_accounts(reader: &mut Reader<'_>, buttons: &[keys::Button], broker: &k
     }
 }
 
+/// Buttons and clients with one password: one warning for all that share it.
+fn shared_passwords(reader: &mut Reader<'_>, buttons: &[keys::Button], broker: &keys::Broker) {
+    let clients = broker.client.iter().flat_map(|clients| &clients.value).filter_map(|c| c.password_file.as_ref());
+    let mut holders: HashMap<&str, Vec<&At>> = HashMap::new();
+    for password in buttons.iter().filter_map(|b| b.password_file.as_ref()).chain(clients) {
+        holders.entry(password.value.reveal()).or_default().push(&password.at);
+    }
+    for (_, holders) in holders.iter().filter(|(password, _)| !password.is_empty()) {
+        if let [first, second, ..] = holders.as_slice() {
+            let all = format!("{} buttons and clients have this one password, the next", holders.len());
+            let what = format!("{all} on line {}: who knows it can log in as each of them", reader.line(second));
+            reader.warning(Code::Duplicate, first, what).help("a file with a password of its own for each");
+        }
+    }
+}
+
 /// Two cameras that read one stream: usually a copied line that was not finished.
 fn shared_streams(reader: &mut Reader<'_>, buttons: &[keys::Button], cameras: &[keys::Camera]) {
     let units = buttons.iter().filter_map(|b| b.unit.as_ref()).filter_map(|unit| unit.value.url.as_ref());
@@ -235,22 +252,27 @@ fn unseen(reader: &mut Reader<'_>, buttons: &[keys::Button], cameras: &[keys::Ca
     places.sort_by(|a, b| a.lat().total_cmp(&b.lat()));
     // A degree of latitude is nowhere shorter than 110 km.
     let band = radius_m / 110_000.0;
-    for button in buttons {
-        let Some(at) = button.at.as_ref().filter(|_| button.unit.as_ref().is_none_or(|u| u.value.url.is_none())) else {
-            continue;
+    let alone = buttons.iter().filter(|b| b.unit.as_ref().is_none_or(|u| u.value.url.is_none()));
+    let alone: Vec<&Read<Place>> = alone.filter_map(|b| b.at.as_ref()).collect();
+    if let (Some(first), true) = (alone.first(), places.is_empty()) {
+        let what = match alone.len() {
+            1 => "no camera sees this button: there is none".to_owned(),
+            n => format!("no camera sees this button and {} more: there is none", n - 1),
         };
+        reader.warning(Code::NoCamera, &first.at, what).help("add a [[camera]]");
+        return;
+    }
+    for at in alone {
         let from = places.partition_point(|p| p.lat() < at.value.lat() - band);
         let near = places[from..].iter().take_while(|p| p.lat() <= at.value.lat() + band);
         if !near.into_iter().any(|p| p.distance_m(at.value) <= radius_m) {
             let nearest = places.iter().map(|p| p.distance_m(at.value)).min_by(f64::total_cmp);
-            let (what, help) = match nearest {
-                Some(d) => (
-                    format!("no camera stands within {radius_m} m of this button: the nearest is {d:.0} m away"),
+            let away = nearest.map_or_else(String::new, |d| format!(": the nearest is {d:.0} m away"));
+            reader
+                .warning(Code::NoCamera, &at.at, format!("no camera stands within {radius_m} m of this button{away}"))
+                .help(
                     "place a camera nearer to it, give it a [button.unit] with a url, or widen radius under [evidence]",
-                ),
-                None => ("no camera sees this button: there is none".to_owned(), "add a [[camera]]"),
-            };
-            reader.warning(Code::NoCamera, &at.at, what).help(help);
+                );
         }
     }
 }

@@ -59,9 +59,8 @@ impl<T: FromStr<Err = IdError>> Kind for Id<T> {
             Err(err) => {
                 let fault = reader.error(Code::BadValue, at, format!("{text:?} is not an id: {err}"));
                 let better = as_id(text);
-                if !better.is_empty() {
-                    fault.write(format!("{better:?}"));
-                }
+                let better = if better.is_empty() { "gate-1" } else { &better };
+                fault.write(format!("{better:?}"));
                 None
             }
         }

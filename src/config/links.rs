@@ -9,7 +9,9 @@ use serde_json::{Value as Json, json};
 use url::Url;
 
 use super::{
+    BYTE_ORDER_MARK,
     fault::{At, Code},
+    mask,
     node::{Body, Node},
     reader::{Opened, Reader},
     section::Kind,
@@ -93,6 +95,12 @@ fn url(reader: &mut Reader<'_>, node: &Node, at: &At, schemes: &[&str], example:
         reader
             .error(Code::SecretInConfig, at, "a URL here holds no user name or password")
             .write(format!("\"{plain}\", and beside it username = \"...\" and password_file = \"...\""));
+        return None;
+    }
+    if mask::has_secret(&url[url::Position::BeforePath..]) {
+        reader
+            .error(Code::SecretInConfig, at, "no secret stands in the config, and this URL carries one")
+            .write("the URL without it, and beside it username = \"...\" and password_file = \"...\"");
         return None;
     }
     if url.host_str().is_none_or(str::is_empty) {
@@ -233,22 +241,33 @@ impl Kind for SecretFile {
         let name = text(reader, node, at, "a file name", "\"NAME.password\"")?;
         let opened = reader.open(name, at, true)?;
         let Some(bytes) = opened.bytes else { return Some(Secret::new("")) };
-        let Ok(text) = std::str::from_utf8(&bytes) else {
-            reader.error(Code::File, at, format!("{} is not a text", opened.path.display()));
-            return None;
-        };
-        let secret = text.trim_end_matches(['\n', '\r']);
-        if secret.contains(['\n', '\r', '\0']) {
-            reader
-                .error(Code::File, at, format!("{} has more than one line", opened.path.display()))
-                .write("the secret alone, on one line");
-            return None;
+        match secret(&bytes) {
+            Ok(secret) => Some(secret),
+            Err((what, remedy)) => {
+                reader.error(Code::File, at, format!("{} {what}", opened.path.display())).help(remedy);
+                None
+            }
         }
-        Some(Secret::new(secret))
     }
     fn schema() -> Json {
         json!({ "type": "string", "minLength": 1 })
     }
+}
+
+/// The secret that stands in a file; otherwise what is wrong with the file, and what to do.
+fn secret(bytes: &[u8]) -> Result<Secret, (&'static str, &'static str)> {
+    if bytes.starts_with(BYTE_ORDER_MARK) {
+        return Err(("begins with a byte order mark", "save it as plain UTF-8"));
+    }
+    let Ok(text) = std::str::from_utf8(bytes) else { return Err(("is not UTF-8 text", "save it as plain UTF-8")) };
+    let secret = text.trim_end_matches(['\n', '\r']);
+    if secret.contains('\0') {
+        return Err(("holds a NUL character", "put the secret alone into it, as plain UTF-8 text"));
+    }
+    if secret.contains(['\n', '\r']) {
+        return Err(("has more than one line", "put the secret alone into it, on one line"));
+    }
+    Ok(Secret::new(secret))
 }
 
 /// A file that must be there; `SECRET`: others must not read it.

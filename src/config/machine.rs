@@ -94,7 +94,7 @@ fn read(path: &Path) -> io::Result<FileRead> {
     let mut bytes = Vec::new();
     file.take(LARGEST_FILE + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > LARGEST_FILE {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is larger than 1 MiB"));
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is larger than 1 MiB"));
     }
     Ok(FileRead { bytes, world_readable: mode & 0o004 != 0 })
 }
@@ -142,6 +142,6 @@ mod tests {
         assert!(read(dir.path()).is_err());
         assert!(read(Path::new("/dev/zero")).is_err());
         fs::write(dir.path().join("huge"), vec![b'x'; 2 << 20]).unwrap();
-        assert!(read(&dir.path().join("huge")).is_err());
+        assert_eq!(read(&dir.path().join("huge")).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
     }
 }

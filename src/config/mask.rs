@@ -13,12 +13,32 @@ pub(super) fn is_secret_key(key: &str) -> bool {
     named && !key.ends_with("_file") && !key.ends_with("_id")
 }
 
+/// Where the value of a secret that a URL carries begins: `?password=...`, and in the path too, as some recorders want it
+/// (`/user=admin_password=...`). A secret that is empty is none.
+fn secret_in_url(url: &str) -> Option<usize> {
+    let ends = |c: char| matches!(c, '&' | ';' | '/' | '?' | '#');
+    url.match_indices('=').map(|(i, _)| i).find_map(|i| {
+        let start = url[..i].trim_end_matches(is_word).len();
+        let empty = url[i + 1..].is_empty() || url[i + 1..].starts_with(ends);
+        (is_secret_key(&url[start..i]) && !empty).then_some(i + 1)
+    })
+}
+
+/// Whether a URL carries a secret beside its login.
+pub(super) fn has_secret(url: &str) -> bool {
+    secret_in_url(url).is_some()
+}
+
+fn is_word(c: char) -> bool {
+    c.is_alphanumeric() || matches!(c, '_' | '-')
+}
+
 /// A line of a config without the values of secret keys and without logins in URLs.
 pub(super) fn mask_line(line: &str) -> String {
-    let word = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-');
     for (i, _) in line.match_indices(['=', ':']) {
         let before = line[..i].trim_end().trim_end_matches(['"', '\'']);
-        let start = before.char_indices().rev().take_while(|&(_, c)| word(c)).last().map_or(before.len(), |(i, _)| i);
+        let start =
+            before.char_indices().rev().take_while(|&(_, c)| is_word(c)).last().map_or(before.len(), |(i, _)| i);
         if is_secret_key(&before[start..]) {
             return format!("{} {MASK}", &line[..=i]);
         }
@@ -26,7 +46,8 @@ pub(super) fn mask_line(line: &str) -> String {
     mask_urls(line)
 }
 
-/// A text without the logins of URLs in it: `rtsp://user:password@host` becomes `rtsp://[redacted]@host`.
+/// A text without the secrets of URLs in it: `rtsp://user:password@host` becomes `rtsp://[redacted]@host`, and
+/// `rtsp://host/?password=...&channel=1` becomes `rtsp://host/?password=[redacted]`.
 pub(super) fn mask_urls(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -35,13 +56,21 @@ pub(super) fn mask_urls(text: &str) -> String {
         out.push_str(head);
         // A password may itself hold '/', '?' or '@': everything up to the last '@' of the word goes.
         let end = tail.find(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '`' | ',')).unwrap_or(tail.len());
-        match tail[..end].rfind('@') {
+        let from = match tail[..end].rfind('@') {
             Some(at) => {
                 out.push_str(MASK);
-                rest = &tail[at..];
+                at
             }
-            None => rest = tail,
-        }
+            None => 0,
+        };
+        rest = match secret_in_url(&tail[from..end]) {
+            Some(secret) => {
+                out.push_str(&tail[from..from + secret]);
+                out.push_str(MASK);
+                &tail[end..]
+            }
+            None => &tail[from..],
+        };
     }
     out.push_str(rest);
     out
@@ -75,6 +104,11 @@ mod tests {
             }
             assert_eq!(mask_line(line), line);
         }
+        let long =
+            "rtsp://10.0.0.1/a?user=admin&pwd=hunter2&channel=1, and rtsp://10.0.0.2/user=a_password=hunter2_b.sdp";
+        let masked = "rtsp://10.0.0.1/a?user=admin&pwd=[redacted], and rtsp://10.0.0.2/user=a_password=[redacted]";
+        assert_eq!(mask_urls(long), masked);
+        assert!(!has_secret("10.0.0.1/user=admin&password=&channel=1") && !has_secret("10.0.0.1/a?compass=north"));
         assert_eq!(mask_urls("see mqtts://hq:8883 and rtsp://10.0.0.1/x"), "see mqtts://hq:8883 and rtsp://10.0.0.1/x");
     }
 }

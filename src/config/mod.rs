@@ -34,7 +34,7 @@ pub use host::{DiskSpace, FileRead, Host, Nowhere};
 pub use import::{Imported, Sheet, import};
 pub use machine::{Machine, Ports};
 pub use parse::{Loaded, parse};
-pub use render::{render_human, render_json};
+pub use render::{count, render_human, render_json};
 pub use schema::schema;
 pub use settings::{
     Api, ApiClient, ApiTls, Broker, BrokerClient, BrokerTls, Config, Data, District, Evidence, Headquarters, Media,

@@ -13,6 +13,7 @@ use super::{
     node::Table,
     reader::Reader,
     settings::Config,
+    topic,
 };
 use crate::district::inventory::Inventory;
 
@@ -118,7 +119,7 @@ fn assemble_all(reader: &mut Reader<'_>, root: &keys::Root) -> Option<(Config, I
     items::together(reader, button_keys, camera_keys, broker_keys, &around);
     if let Some(broker) = broker_keys {
         let ids: Vec<&str> = button_keys.iter().filter_map(|b| b.id.as_ref()).map(|id| id.value.as_str()).collect();
-        assemble::filters(reader, broker, &ids);
+        topic::check_use(reader, broker, &ids);
     }
 
     let units = button_keys.iter().filter_map(|b| b.unit.as_ref()).filter(|u| u.value.url.is_some()).count();

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    io::ErrorKind,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -171,7 +172,8 @@ impl<'a> Reader<'a> {
 
     fn unknown(&mut self, entry: &Entry, keys: &'static [Key], here: &At) {
         let at = At { span: entry.span.clone(), key: path(&here.key, &entry.key) };
-        if mask::is_secret_key(&entry.key) {
+        let misspelt = misspelt_file_key(&entry.key, keys);
+        if misspelt.is_none() && mask::is_secret_key(&entry.key) {
             let file = secret_file_key(&entry.key, keys);
             let what = format!("`{}`: no secret stands in the config itself", entry.key);
             let fault = self.error(Code::SecretInConfig, &at, what);
@@ -188,7 +190,8 @@ impl<'a> Reader<'a> {
             section => format!("`{}` is not a key of {}", entry.key, show_section(section)),
         };
         let names: Vec<&str> = keys.iter().map(|key| key.name).collect();
-        let write = match (closest(&entry.key, names.iter().copied()), elsewhere(&entry.key)) {
+        let near = misspelt.or_else(|| closest(&entry.key, names.iter().copied()));
+        let write = match (near, elsewhere(&entry.key)) {
             (Some(name), _) => name.to_owned(),
             (None, Some(section)) => format!("it under [{section}], where `{}` belongs", entry.key),
             (None, None) => format!("one of: {}", names.join(", ")),
@@ -224,7 +227,7 @@ impl<'a> Reader<'a> {
         let shown = path.display();
         let file = match self.host.read(path)? {
             Ok(file) => file,
-            Err(err) if err.kind() == std::io::ErrorKind::NotFound => {
+            Err(err) if err.kind() == ErrorKind::NotFound => {
                 let fault = self.error(Code::File, at, format!("there is no file {shown}"));
                 if private {
                     fault.help(format!("put the secret into it: `install -m 600 /dev/stdin {shown}`"));
@@ -234,8 +237,12 @@ impl<'a> Reader<'a> {
                 return None;
             }
             Err(err) => {
-                self.error(Code::File, at, format!("{shown} cannot be read: {err}"))
-                    .help("let the gateway's user read it, and enter the folders above it");
+                let remedy = match err.kind() {
+                    ErrorKind::FileTooLarge => "name the file that was meant: one of this kind is far smaller",
+                    ErrorKind::InvalidInput => "name a regular file",
+                    _ => "let the gateway's user read it, and enter the folders above it",
+                };
+                self.error(Code::File, at, format!("{shown} cannot be read: {err}")).help(remedy);
                 return None;
             }
         };
@@ -299,6 +306,12 @@ const SYNONYMS: [(&str, &str); 22] = [
 fn secret_file_key(written: &str, keys: &'static [Key]) -> Option<&'static str> {
     let files = || keys.iter().map(|key| key.name).filter(|name| name.ends_with("_file"));
     files().find(|name| *name == format!("{written}_file")).or_else(|| files().next())
+}
+
+/// The key of a secret's file that was misspelt by a letter or two: `password_fil` names a file and is no secret itself.
+fn misspelt_file_key(written: &str, keys: &'static [Key]) -> Option<&'static str> {
+    let near = |name: &&str| strsim::damerau_levenshtein(written, name) <= 2;
+    keys.iter().map(|key| key.name).filter(|name| name.ends_with("_file")).find(near)
 }
 
 /// The section that a key of this name belongs in.

@@ -25,7 +25,8 @@ pub fn render_json(faults: &[Fault]) -> String {
     json!({ "errors": errors, "warnings": faults.len() - errors, "faults": faults }).to_string()
 }
 
-fn count(n: usize, what: &str) -> String {
+/// A number of things: `1 camera`, `2 cameras`.
+pub fn count(n: usize, what: &str) -> String {
     format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 

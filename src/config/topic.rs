@@ -1,11 +1,14 @@
 //! MQTT topic filters (MQTT 3.1.1 section 4.7). Pure.
 
+use std::collections::HashSet;
+
 use serde_json::{Value as Json, json};
 
 use super::{
     fault::{At, Code},
+    keys,
     node::{Body, Node},
-    reader::Reader,
+    reader::{Reader, closest},
     section::Kind,
 };
 
@@ -107,6 +110,63 @@ impl Kind for Filter {
     }
     fn schema() -> Json {
         json!({ "type": "string", "pattern": "^(?![$]share)([^+#]+|[+]|#$|/)+$" })
+    }
+}
+
+/// What is published below a button's name.
+const PUBLISHED: [&str; 3] = ["press", "status", "state"];
+
+/// For so many unknown ids the nearest button is looked for; a list that is wrong throughout needs no more examples.
+const NEAREST_SOUGHT: usize = 16;
+
+/// Topic filters with ids that no button has, and those that match nothing that is ever published.
+pub(super) fn check_use(reader: &mut Reader<'_>, broker: &keys::Broker, buttons: &[&str]) {
+    let clients = broker.client.iter().flat_map(|clients| &clients.value);
+    let known: HashSet<&str> = buttons.iter().copied().collect();
+    let mut sought = 0;
+    for filter in clients.filter_map(|c| c.may_read.as_ref()).flat_map(|filters| &filters.value) {
+        let levels: Vec<&str> = filter.value.split('/').collect();
+        match levels.as_slice() {
+            ["buttons" | "+", id, ..] if !matches!(*id, "+" | "#") && !known.contains(id) => {
+                sought += 1;
+                let better = closest(id, buttons.iter().copied().filter(|_| sought <= NEAREST_SOUGHT));
+                let fault = reader.error(Code::UnknownId, &filter.at, format!("there is no button {id:?}"));
+                fault.write(match better {
+                    Some(better) => format!("{:?}", filter.value.replacen(id, better, 1)),
+                    None => "the id of a [[button]], or + for all of them".to_owned(),
+                });
+            }
+            ["buttons" | "+", id, rest @ ..] if *id != "#" && !is_published(rest) => {
+                let last = rest.first().and_then(|last| closest(last, PUBLISHED.into_iter()));
+                reader
+                    .warning(
+                        Code::NoEffect,
+                        &filter.at,
+                        "nothing is published there: topics end with press, status or state",
+                    )
+                    .write(format!("\"buttons/{id}/{}\"", last.unwrap_or("state")));
+            }
+            ["buttons" | "+"] => {
+                reader
+                    .warning(Code::NoEffect, &filter.at, "nothing is published there: topics have three levels")
+                    .write("\"buttons/+/state\"");
+            }
+            ["buttons" | "+" | "#", ..] => {}
+            _ => {
+                reader
+                    .warning(Code::NoEffect, &filter.at, "nothing is published there: topics begin with buttons/")
+                    .write("\"buttons/+/state\"");
+            }
+        }
+    }
+}
+
+/// Whether the levels of a filter below a button's name match what is published there; `#` stands for its parent too.
+fn is_published(levels: &[&str]) -> bool {
+    match levels {
+        ["#"] => true,
+        [last] | [last, "#"] => *last == "+" || PUBLISHED.contains(last),
+        _ => false,
     }
 }
 

@@ -18,10 +18,14 @@ pub enum IdError {
     #[error("an id has at most {MAX_ID} characters, this one has {0}")]
     TooLong(usize),
     /// A character that a topic, a path or a URL could read as something else.
-    #[error(
-        "an id is made of a-z, A-Z, 0-9, '-', '_' and '.', and begins with a letter or digit; {0:?} is not allowed"
-    )]
+    #[error("an id is made of a-z, A-Z, 0-9, '-', '_' and '.'; {0:?} is not allowed")]
     Character(char),
+    /// A '-', '_' or '.' where it begins.
+    #[error("an id begins with a letter or digit, not with {0:?}")]
+    Begin(char),
+    /// In the id of a press, a space, a control character, or one that is not ASCII.
+    #[error("the id of a press is made of visible ASCII characters; {0:?} is none")]
+    NotVisible(char),
 }
 
 fn check(text: &str) -> Result<(), IdError> {
@@ -32,8 +36,11 @@ fn check(text: &str) -> Result<(), IdError> {
         return Err(IdError::TooLong(text.len()));
     }
     for (i, c) in text.chars().enumerate() {
-        if !(c.is_ascii_alphanumeric() || (i > 0 && matches!(c, '-' | '_' | '.'))) {
-            return Err(IdError::Character(c));
+        match c {
+            _ if c.is_ascii_alphanumeric() => {}
+            '-' | '_' | '.' if i > 0 => {}
+            '-' | '_' | '.' => return Err(IdError::Begin(c)),
+            _ => return Err(IdError::Character(c)),
         }
     }
     Ok(())
@@ -46,7 +53,7 @@ macro_rules! id {
         /// 1 to [`MAX_ID`] characters of `a-z A-Z 0-9 - _ .`, beginning with a letter or digit.
         #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
         #[serde(try_from = "String", into = "String")]
-        #[schemars(with = "String")]
+        #[schemars(with = "String", extend("minLength" = 1, "maxLength" = MAX_ID, "pattern" = "^[A-Za-z0-9][A-Za-z0-9_.-]*$"))]
         pub struct $name(std::sync::Arc<str>);
 
         impl $name {
@@ -114,7 +121,7 @@ pub const UNIT_PREFIX: &str = "unit-";
 /// The id a button gave one press. Free text from outside: 1 to 64 visible ASCII characters.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
-#[schemars(with = "String")]
+#[schemars(with = "String", extend("minLength" = 1, "maxLength" = MAX_ID, "pattern" = "^[!-~]+$"))]
 pub struct PressId(std::sync::Arc<str>);
 
 impl PressId {
@@ -134,7 +141,7 @@ impl FromStr for PressId {
             return Err(IdError::TooLong(text.len()));
         }
         match text.chars().find(|c| !c.is_ascii_graphic()) {
-            Some(c) => Err(IdError::Character(c)),
+            Some(c) => Err(IdError::NotVisible(c)),
             None => Ok(Self(text.into())),
         }
     }
@@ -199,7 +206,20 @@ mod tests {
             assert!(bad.parse::<ButtonId>().is_err(), "{bad:?}");
         }
         assert!("saddar-01".parse::<ButtonId>().is_ok());
+        assert_eq!("..".parse::<ButtonId>(), Err(IdError::Begin('.')));
+        assert_eq!("a/b".parse::<ButtonId>(), Err(IdError::Character('/')));
         assert_eq!("x".repeat(65).parse::<ButtonId>(), Err(IdError::TooLong(65)));
+    }
+
+    #[test]
+    fn a_schema_of_an_id_says_what_is_taken_and_no_more() {
+        let press: serde_json::Value = schemars::schema_for!(PressId).into();
+        assert_eq!((&press["minLength"], &press["maxLength"]), (&1.into(), &64.into()), "{press}");
+        assert_eq!(press["pattern"], "^[!-~]+$");
+        assert!("!~".parse::<PressId>().is_ok() && "a b".parse::<PressId>().is_err());
+        let button: serde_json::Value = schemars::schema_for!(ButtonId).into();
+        assert_eq!((&button["minLength"], &button["maxLength"]), (&1.into(), &64.into()), "{button}");
+        assert_eq!(button["pattern"], "^[A-Za-z0-9][A-Za-z0-9_.-]*$");
     }
 
     #[test]

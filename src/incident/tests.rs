@@ -209,6 +209,25 @@ fn evidence_makes_at_most_one_revision_in_two_seconds_and_completes() {
     assert!(!e.document(id).unwrap().evidence[0].complete);
 }
 
+#[test]
+fn a_press_that_is_sent_again_is_told_how_far_help_has_come_and_no_further() {
+    let mut e = engine(1, 0);
+    pressed(&mut e, 1, "p1", PressKind::Panic, 0);
+    let id = only(&e);
+    e.delivered(id, 1, at(10), &mut Outputs::default());
+    let told = |out: Outputs| -> Vec<Progress> {
+        let state = |e: Effect| if let Effect::Tell(_, message) = e { Some(message.state) } else { None };
+        out.effects.into_iter().filter_map(state).collect()
+    };
+    use Progress::{Delivered, Recorded, Seen};
+    assert_eq!(told(pressed(&mut e, 1, "p1", PressKind::Panic, 20)), [Recorded, Delivered]);
+    assert_eq!(told(pressed(&mut e, 1, "p2", PressKind::Panic, 30)), [Recorded], "headquarters has not this one");
+    let mut out = Outputs::default();
+    let seen = Command { command: Verb::Seen, incident: Some(id), button: None, by: "x".into(), id: None };
+    e.command(seen, at(40), &mut out).unwrap();
+    assert_eq!(told(pressed(&mut e, 1, "p1", PressKind::Panic, 50)), [Recorded, Seen]);
+}
+
 /// What an engine is after a restart: from records that went through the disk.
 fn restarted(boot: &str, records: &[Record], now: crate::district::clock::Now) -> (Engine, Outputs) {
     let mut e = engine_of(boot, false, 2, 2);

@@ -14,7 +14,7 @@ mod view;
 
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
-use super::{check, exit, logging, run};
+use super::{check, exit, logging, output, run};
 use crate::{
     config::{self, Ports},
     district::{inventory::Login, secret::Secret},
@@ -25,6 +25,9 @@ use crate::{
 use self::{devices::Devices, district::District, headquarters::Hq, place::Place, plug::Plug, rtsp::DemoCameras};
 
 pub use place::running_config;
+
+/// The page's port when none is named.
+const USUAL_PORT: u16 = 8480;
 
 /// Show a whole district on this machine: buttons, cameras, gateway, headquarters.
 ///
@@ -39,9 +42,9 @@ Examples:
 
 Keys: 1-5 press a button, t test press, s seen, d dispatched, c close, u pull the backhaul's plug, x fail a camera, q quit.")]
 pub struct Args {
-    /// Port of the page on 127.0.0.1; 0 for any free one.
-    #[arg(long, default_value_t = 8480)]
-    pub port: u16,
+    /// Port of the page on 127.0.0.1; 0 for any free one. Left out: 8480, or any free one when that is taken.
+    #[arg(long)]
+    pub port: Option<u16>,
     /// Press this button once everything runs.
     #[arg(long, value_name = "BUTTON")]
     pub press: Option<String>,
@@ -55,6 +58,11 @@ pub struct Args {
 
 /// Runs `chowki demo`.
 pub fn run(args: &Args) -> ExitCode {
+    // Before anything is made that would have to be cleared away.
+    if let Err(why) = page_port(args.port) {
+        eprintln!("chowki demo: {why}");
+        return ExitCode::from(exit::FAILED);
+    }
     let place = match Place::take() {
         Ok(place) => place,
         Err(e) => {
@@ -69,7 +77,7 @@ pub fn run(args: &Args) -> ExitCode {
     match result {
         Ok(()) => {
             if args.keep {
-                println!("kept: {}", dir.display());
+                return output::print(&format!("kept: {}\n", dir.display())).err().unwrap_or(ExitCode::SUCCESS);
             }
             ExitCode::SUCCESS
         }
@@ -154,8 +162,14 @@ async fn press_once(demo: &Demo, button: Option<String>) -> std::convert::Infall
     std::future::pending().await
 }
 
-/// The port asked for, or any free one when it is taken.
-fn page_port(wanted: u16) -> Result<u16, String> {
+/// The port asked for; otherwise the usual one, or any free one when that is taken.
+fn page_port(wanted: Option<u16>) -> Result<u16, String> {
     let free = |port| std::net::TcpListener::bind(("127.0.0.1", port)).and_then(|l| l.local_addr());
-    free(wanted).or_else(|_| free(0)).map(|a| a.port()).map_err(|e| format!("no free port on 127.0.0.1: {e}"))
+    let found = match wanted {
+        Some(port) => free(port).map_err(|e| {
+            format!("the page cannot have port {port} of 127.0.0.1: {e}; name another one, or leave --port out")
+        }),
+        None => free(USUAL_PORT).or_else(|_| free(0)).map_err(|e| format!("no free port on 127.0.0.1: {e}")),
+    };
+    found.map(|address| address.port())
 }

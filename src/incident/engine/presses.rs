@@ -126,8 +126,10 @@ impl Engine {
 
     fn tell_press(&self, button: &ButtonId, press: Option<PressId>, incident: IncidentId, out: &mut Outputs) {
         let Some(case) = self.cases.get(incident) else { return };
+        // Headquarters may have the incident and not yet this press of it.
+        let undelivered = case.untold.iter().any(|(untold, _)| *untold == press);
         let told = StateMessage { press, incident, state: Progress::Recorded };
-        if case.document.state > Progress::Recorded && case.document.state != Progress::Delivered {
+        if case.document.state > Progress::Delivered || (case.document.state == Progress::Delivered && !undelivered) {
             let further = StateMessage { state: case.document.state, ..told.clone() };
             out.effects.push(Effect::Tell(button.clone(), told));
             out.effects.push(Effect::Tell(button.clone(), further));
