@@ -72,8 +72,8 @@ impl Default for MediaSettings {
             keep_free: 2 << 30,
             queue_bytes: 64 << 20,
             sync_every: Duration::from_millis(200),
-            // Two seconds of 16 cameras.
-            recent_bytes: 16 << 20,
+            // Some seconds of the cameras of an incident.
+            recent_bytes: 8 << 20,
         }
     }
 }
