@@ -1,11 +1,12 @@
 //! `chowki`: the edge gateway of a city district's panic buttons and cameras.
 //!
 //! Floors, from the top: [`cli`] 5, [`api`] 4, [`gateway`] 3, [`incident`] 2, then the rooms of floor 1 ([`intake`],
-//! [`camera`], [`spool`], [`uplink`], [`config`]), and floor 0 ([`district`], [`media`], [`host`]). A file imports only
+//! [`camera`], [`call`], [`spool`], [`uplink`], [`config`]), and floor 0 ([`district`], [`media`], [`host`]). A file imports only
 //! from floors below its own; `tests/floors.rs` holds that.
 #![warn(missing_docs)]
 
 pub mod api;
+pub mod call;
 pub mod camera;
 pub mod cli;
 pub mod config;

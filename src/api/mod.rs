@@ -10,6 +10,7 @@ pub mod page;
 mod problem;
 mod server;
 mod stream;
+mod watch;
 
 use std::sync::Arc;
 
@@ -19,7 +20,7 @@ use axum::{
     http::{HeaderValue, header},
     middleware::{self, Next},
     response::Response,
-    routing::{get, post},
+    routing::{delete, get, post},
 };
 
 use crate::gateway::Facade;
@@ -57,6 +58,8 @@ pub fn router(api: Api, extra: Router) -> Router {
         .route("/v1/events", get(live::events))
         .route("/v1/incidents", get(incidents::list))
         .route("/v1/incidents/{id}", get(incidents::one))
+        .route("/v1/cameras/{id}/whep", post(watch::begin).layer(DefaultBodyLimit::max(watch::MAX_OFFER)))
+        .route("/v1/cameras/{id}/whep/{session}", delete(watch::end))
         .route("/v1/incidents/{id}/cameras/{camera}/{object}", get(evidence::object))
         .route_layer(behind(Right::Incidents));
     let steps = Router::new()

@@ -9,7 +9,7 @@ use super::{
     reader::{Opened, Read, Reader},
     settings::{
         Api, ApiClient, ApiTls, Broker, BrokerClient, BrokerTls, Data, District, Evidence, Headquarters, Media,
-        Objects, S3, Supervision,
+        Objects, S3, Supervision, WebRtc,
     },
     units::{show_duration, show_size},
 };
@@ -153,6 +153,17 @@ pub(super) fn api(reader: &mut Reader<'_>, keys: &keys::Api) -> Option<Api> {
         },
         clients: clients.value.iter().map(client).collect::<Option<_>>()?,
     })
+}
+
+/// One port number for HTTP and WebRTC, unless told otherwise: one hole in a firewall.
+pub(super) fn webrtc(reader: &mut Reader<'_>, keys: &keys::WebRtc, api: &Api) -> WebRtc {
+    let public = keys.public.iter().flat_map(|all| &all.value);
+    for address in public.clone().filter(|a| a.value.ip().is_unspecified()) {
+        let what = format!("{} is every address of this machine, and none that a browser can be told", address.value);
+        reader.error(Code::BadValue, &address.at, what).write("the router's own address, such as \"203.0.113.7:8443\"");
+    }
+    let listen = keys.listen.as_ref().map_or(api.listen, |listen| listen.value);
+    WebRtc { listen, public: public.map(|address| address.value).collect() }
 }
 
 pub(super) fn headquarters(

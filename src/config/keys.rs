@@ -47,6 +47,8 @@ sections! {
         Required broker: Sub<Broker>;
         /// What headquarters pulls from.
         Default api: Sub<Api>;
+        /// How browsers reach live pictures and calls, by WebRTC.
+        Default webrtc: Sub<WebRtc>;
         /// Where incidents and evidence go. Without it the gateway stands alone.
         Optional headquarters: Sub<Headquarters>;
         /// What is kept of an incident.
@@ -143,6 +145,14 @@ sections! {
         Required role: Choice<Role> = "operator";
         /// File that holds its bearer token.
         Required token_file: SecretFile = "hq-console.token";
+    }
+
+    /// How browsers reach live pictures and calls, by WebRTC.
+    WebRtc {
+        /// UDP address and port of all of it. The address and port of the API when left out.
+        Optional listen: Listen = "0.0.0.0:8443";
+        /// Addresses that a router forwards to that port, for browsers beyond it.
+        Optional public: OneOrMore<Listen> = ["203.0.113.7:8443"];
     }
 
     /// Where incidents and evidence go.

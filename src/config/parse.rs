@@ -107,6 +107,8 @@ fn assemble_all(reader: &mut Reader<'_>, root: &keys::Root) -> Option<(Config, I
     let data = root.data.as_ref().and_then(|data| assemble::data(reader, &data.value));
     let broker = broker_keys.and_then(|keys| assemble::broker(reader, keys));
     let api = root.api.as_ref().and_then(|api| assemble::api(reader, &api.value));
+    let webrtc_keys = root.webrtc.as_ref();
+    let webrtc = webrtc_keys.zip(api.as_ref()).map(|(keys, api)| assemble::webrtc(reader, &keys.value, api));
     let headquarters =
         root.headquarters.as_ref().map(|hq| assemble::headquarters(reader, &hq.value, district.as_ref()));
     listeners::check(reader, root);
@@ -145,6 +147,7 @@ fn assemble_all(reader: &mut Reader<'_>, root: &keys::Root) -> Option<(Config, I
         data: data?,
         broker: broker?,
         api: api?,
+        webrtc: webrtc?,
         headquarters: match headquarters {
             Some(headquarters) => Some(headquarters?),
             None => None,

@@ -20,6 +20,8 @@ pub struct Config {
     pub broker: Broker,
     /// What headquarters pulls from.
     pub api: Api,
+    /// How browsers reach live pictures and calls.
+    pub webrtc: WebRtc,
     /// Where incidents and evidence go; `None` stands alone.
     pub headquarters: Option<Headquarters>,
     /// What is kept of an incident.
@@ -133,6 +135,15 @@ pub enum Role {
     Puller,
     /// Sees states and metrics, sends test presses.
     Engineer,
+}
+
+/// `[webrtc]`
+#[derive(Debug, Clone)]
+pub struct WebRtc {
+    /// UDP address; the API's when none is given.
+    pub listen: SocketAddr,
+    /// Addresses that a router forwards to it.
+    pub public: Vec<SocketAddr>,
 }
 
 /// `[headquarters]`

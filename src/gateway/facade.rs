@@ -9,13 +9,28 @@ use super::{
     work::Work,
 };
 use crate::{
+    call::{self, Answered, Calls, SessionId},
     config::District,
-    district::{clock::Mono, inventory::Inventory},
+    district::{clock::Mono, ids::CameraId, inventory::Inventory},
     host::scope::Scope,
     incident::{engine::CommandError, record::Command},
     intake::Intake,
     spool::{Journal, MediaStore},
 };
+
+/// Why live pictures are not to be had.
+#[derive(Debug, thiserror::Error)]
+pub enum Unwatched {
+    /// No camera of that id.
+    #[error("no camera {0} in this district")]
+    NoCamera(CameraId),
+    /// The port for them could not be had at the start.
+    #[error("the gateway has no port for live pictures; its log of the start says why")]
+    NoPort,
+    /// The offer cannot be answered.
+    #[error(transparent)]
+    Refused(#[from] call::Refused),
+}
 
 /// A running gateway as the API sees it; cheap to clone.
 #[derive(Clone)]
@@ -27,6 +42,8 @@ pub(super) struct Shared {
     pub inventory: Arc<Inventory>,
     pub board: Arc<Board>,
     pub feeds: Feeds,
+    /// None where its port could not be had.
+    pub calls: Option<Calls>,
     pub intake: Intake,
     pub journal: Journal,
     pub media: MediaStore,
@@ -62,6 +79,21 @@ impl Facade {
     /// What is going on.
     pub fn board(&self) -> &Board {
         &self.0.board
+    }
+
+    /// Answers a browser's offer with a camera's live pictures and sound.
+    ///
+    /// # Errors
+    /// [`Unwatched`], when it cannot have them.
+    pub fn watch(&self, camera: &CameraId, offer: &str) -> Result<Answered, Unwatched> {
+        let ring = self.0.feeds.ring(camera).ok_or_else(|| Unwatched::NoCamera(camera.clone()))?;
+        let calls = self.0.calls.as_ref().ok_or(Unwatched::NoPort)?;
+        Ok(calls.watch(camera, ring, self.0.feeds.hurry(), offer)?)
+    }
+
+    /// Ends a live session. Whether there was one of that name.
+    pub fn hang_up(&self, session: &SessionId) -> bool {
+        self.0.calls.as_ref().is_some_and(|calls| calls.hang_up(session))
     }
 
     /// Where buttons connect: plain MQTT, MQTT over TLS.

@@ -13,7 +13,10 @@ use crate::{
         ids::CameraId,
         inventory::{Inventory, Source, Transport},
     },
-    host::{beat::Beat, scope::Scope},
+    host::{
+        beat::{Beat, Hurry},
+        scope::Scope,
+    },
     media::ring::{Limits, Ring},
 };
 
@@ -26,7 +29,7 @@ pub struct Feeds {
     rings: Arc<HashMap<CameraId, Arc<Ring>>>,
     handles: Arc<Vec<CameraHandle>>,
     /// What the sessions run on; their scope ends before it.
-    _beat: Option<Arc<Beat>>,
+    beat: Option<Arc<Beat>>,
 }
 
 impl Feeds {
@@ -51,13 +54,13 @@ impl Feeds {
             handles.push(camera::start(id, source, ring, reports.clone(), settings.clone(), scope));
         }
         drop(inside);
-        Self { rings: Arc::new(rings), handles: Arc::new(handles), _beat: beat.map(Arc::new) }
+        Self { rings: Arc::new(rings), handles: Arc::new(handles), beat: beat.map(Arc::new) }
     }
 
     /// Rings that a test fills itself.
     #[cfg(test)]
     pub fn of(rings: impl IntoIterator<Item = (CameraId, Arc<Ring>)>) -> Self {
-        Self { rings: Arc::new(rings.into_iter().collect()), handles: Arc::default(), _beat: None }
+        Self { rings: Arc::new(rings.into_iter().collect()), handles: Arc::default(), beat: None }
     }
 
     /// A camera's ring.
@@ -68,6 +71,11 @@ impl Feeds {
     /// Every camera's ring, in no order.
     pub fn rings(&self) -> impl Iterator<Item = (&CameraId, &Arc<Ring>)> {
         self.rings.iter()
+    }
+
+    /// Frames come as soon as they can while what this returns lives.
+    pub fn hurry(&self) -> Option<Hurry> {
+        self.beat.as_ref().map(|beat| beat.hurry())
     }
 
     /// What was wrong with a camera at some time since then, the latest.

@@ -29,6 +29,7 @@ pub(super) fn render(shared: &Shared) -> String {
     intake(&mut page, shared);
     journal(&mut page, shared);
     cameras(&mut page, shared);
+    live(&mut page, shared);
     uplink(&mut page, shared);
     let mut text = String::new();
     // Writing to a String does not fail.
@@ -173,6 +174,13 @@ fn cameras(page: &mut Page, shared: &Shared) {
     page.0.register_with_unit("camera_received", "Media received", Unit::Bytes, received);
     page.0.register("camera_lost_packets", "RTP packets that never came", lost);
     page.0.register("camera_reconnects", "Tries to connect beyond the first", reconnects);
+}
+
+fn live(page: &mut Page, shared: &Shared) {
+    let Some(calls) = &shared.calls else { return };
+    let stats = calls.stats();
+    page.gauge("webrtc_sessions", "Browsers that are shown live pictures", stats.sessions as u64);
+    page.counter("webrtc_dropped_datagrams", "Datagrams to browsers that the kernel had no room for", stats.dropped);
 }
 
 fn uplink(page: &mut Page, shared: &Shared) {

@@ -26,7 +26,7 @@ pub mod tls;
 pub mod watchdog;
 pub mod work;
 
-pub use facade::Facade;
+pub use facade::{Facade, Unwatched};
 
 use std::{sync::Arc, time::Duration};
 
@@ -34,6 +34,7 @@ use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
 use crate::{
+    call::{self, Calls},
     config::{Config, Loaded},
     host::{clock, scope::Scope},
     incident::engine::Engine,
@@ -100,6 +101,7 @@ pub struct Gateway {
 /// One scope for each step of stopping.
 struct Scopes {
     intake: Scope,
+    calls: Scope,
     cameras: Scope,
     recorders: Scope,
     uplink: Scope,
@@ -114,6 +116,7 @@ impl Gateway {
         let inventory = Arc::new(inventory);
         let scopes = Scopes {
             intake: scope.child("intake"),
+            calls: scope.child("calls"),
             cameras: scope.child("cameras"),
             recorders: scope.child("recorders"),
             uplink: scope.child("uplink"),
@@ -155,6 +158,7 @@ impl Gateway {
             }
         };
         let hq = Headquarters::new(config.district.id.clone(), events);
+        let calls = start_calls(&config, &scopes.calls);
         let intake = intake::start(intake_settings, inventory.clone(), button_events, &scopes.intake).await?;
         let recorders = Recorders::new(feeds.clone(), media.clone(), work.clone(), scopes.recorders.clone());
         let progress = Arc::new(Progress::default());
@@ -194,6 +198,7 @@ impl Gateway {
             inventory,
             board,
             feeds,
+            calls,
             intake,
             journal: journal.clone(),
             media: media.clone(),
@@ -216,11 +221,12 @@ impl Gateway {
         self.facade.clone()
     }
 
-    /// Stops in order: buttons first, so that nothing is taken that is not kept; then recordings are flushed to the
+    /// Stops in order: buttons first, so that nothing is taken that is not kept; then calls; then recordings are flushed to the
     /// spool; then cameras are told TEARDOWN; the desk last, once nothing comes any more. Returns the tasks that did
     /// not end in time.
     pub async fn stop(self) -> Vec<String> {
         let mut late = self.scopes.intake.shutdown(PATIENCE).await;
+        late.extend(self.scopes.calls.shutdown(PATIENCE).await);
         late.extend(self.scopes.recorders.shutdown(PATIENCE).await);
         late.extend(self.scopes.uplink.shutdown(PATIENCE).await);
         late.extend(self.scopes.cameras.shutdown(PATIENCE).await);
@@ -234,6 +240,12 @@ impl Gateway {
         }
         late
     }
+}
+
+/// Opens the port for live pictures. Without it presses are taken and recorded all the same.
+fn start_calls(config: &Config, scope: &Scope) -> Option<Calls> {
+    let started = call::start(settings::calls(config), scope);
+    started.inspect_err(|e| error!(error = %e, "no live pictures")).ok()
 }
 
 /// What is on disk, opened.

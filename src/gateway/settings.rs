@@ -2,12 +2,16 @@
 
 use super::{Error, tls};
 use crate::{
+    call,
     config::{Config, Objects},
     host::clock,
     incident::{engine::Settings as EngineSettings, nearby::Choice},
     intake,
     uplink::{self, events, objects},
 };
+
+/// Live sessions at a time: a wall of screens and some operators. Each costs what its pictures cost.
+const SESSIONS: usize = 256;
 
 /// How the engine decides.
 pub(super) fn engine(config: &Config) -> EngineSettings {
@@ -42,6 +46,12 @@ pub(super) fn intake(config: &Config) -> Result<intake::Settings, Error> {
         max_per_address: broker.max_per_address,
         clients: broker.clients.iter().map(client).collect(),
     })
+}
+
+/// How browsers reach live pictures.
+pub(super) fn calls(config: &Config) -> call::Settings {
+    let webrtc = &config.webrtc;
+    call::Settings { listen: webrtc.listen, public: webrtc.public.clone(), sessions: SESSIONS }
 }
 
 /// The ways to headquarters.

@@ -4,29 +4,59 @@
 //! the thread sleeps a moment after its work, and then reads what has come for all of them together. It is what network
 //! cards do with interrupts. When nothing has come in that moment, it waits as any other thread does.
 
-use std::{io, sync::Arc, thread, time::Duration};
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    thread,
+    time::Duration,
+};
 
 use tokio::{runtime, sync::Notify};
 
 /// From one look at the sockets to the next: the most that this adds to the age of a frame.
 const BEAT: Duration = Duration::from_millis(20);
 
+/// The same while somebody is watching live.
+const HURRIED: Duration = Duration::from_millis(1);
+
 /// A runtime of its own that runs in beats. Its tasks end with it, so stop their scope first.
 #[derive(Debug)]
 pub struct Beat {
     handle: runtime::Handle,
     stop: Arc<Notify>,
+    hurried: Arc<AtomicUsize>,
+}
+
+/// While this lives, the thread beats faster.
+#[derive(Debug)]
+pub struct Hurry(Arc<AtomicUsize>);
+
+impl Drop for Hurry {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
 }
 
 impl Beat {
     /// Starts the thread.
     pub fn start(name: &str) -> io::Result<Self> {
-        let moment = || thread::sleep(BEAT);
+        let hurried = Arc::new(AtomicUsize::new(0));
+        let watched = hurried.clone();
+        let moment = move || thread::sleep(if watched.load(Relaxed) > 0 { HURRIED } else { BEAT });
         let runtime = runtime::Builder::new_current_thread().enable_all().on_thread_park(moment).build()?;
         let (handle, stop) = (runtime.handle().clone(), Arc::new(Notify::new()));
         let stopped = stop.clone();
         thread::Builder::new().name(name.into()).spawn(move || runtime.block_on(stopped.notified()))?;
-        Ok(Self { handle, stop })
+        Ok(Self { handle, stop, hurried })
+    }
+
+    /// Beats faster from now on: somebody is watching.
+    pub fn hurry(&self) -> Hurry {
+        self.hurried.fetch_add(1, Relaxed);
+        Hurry(self.hurried.clone())
     }
 
     /// While what this returns lives, tasks that are spawned on this thread run in beats.

@@ -5,7 +5,7 @@ use std::{
         OnceLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::time::{ClockId, clock_gettime};
@@ -32,6 +32,12 @@ pub fn wall() -> Utc {
 /// The tokio instant of a monotonic point, for `sleep_until`.
 pub fn deadline(at: Mono) -> tokio::time::Instant {
     tokio::time::Instant::now() + at.since(mono())
+}
+
+/// The monotonic clock of libraries that want the standard library's own.
+#[allow(clippy::disallowed_methods, reason = "the one place that reads clocks")]
+pub fn instant() -> Instant {
+    Instant::now()
 }
 
 /// Whether systemd-timesyncd or chrony has synchronised the clock since boot: systemd then writes a flag file. It is

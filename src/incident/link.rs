@@ -15,6 +15,7 @@ pub fn link(
     healthy: impl Fn(&CameraId) -> bool,
 ) -> Vec<LinkedCamera> {
     let evidence = |id: &CameraId| format!("/v1/incidents/{incident}/cameras/{id}/index.m3u8");
+    let live = |id: &CameraId| format!("/v1/cameras/{id}/whep");
     let unit = button.unit.iter().map(|_| {
         let id = CameraId::of_unit(&button.id);
         let healthy = healthy(&id);
@@ -29,7 +30,7 @@ pub fn link(
             healthy,
             recorded: true,
             reason: format!("the button's own camera, {health}; recorded"),
-            live: None,
+            live: Some(live(&id)),
             evidence: evidence(&id),
             id,
         }
@@ -45,7 +46,7 @@ pub fn link(
         healthy: r.healthy,
         recorded: r.chosen,
         reason: r.reason,
-        live: None,
+        live: Some(live(&r.camera.id)),
         evidence: evidence(&r.camera.id),
     });
     unit.chain(nearby).collect()

@@ -151,6 +151,20 @@ impl DecoderRecord for Hvcc {
     }
 }
 
+/// The parameter sets of a stream of pictures, in the order in which a decoder wants them. None where the format says
+/// none that can be read.
+pub(super) fn parameter_sets(format: &Format) -> Vec<Vec<u8>> {
+    match format.codec {
+        Codec::H264 => config::<Avcc>(format)
+            .map(|avcc| [avcc.sequence_parameter_sets, avcc.picture_parameter_sets].concat())
+            .unwrap_or_default(),
+        Codec::H265 => config::<Hvcc>(format)
+            .map(|hvcc| hvcc.arrays.into_iter().flat_map(|array| array.nalus).collect())
+            .unwrap_or_default(),
+        _ => Vec::new(),
+    }
+}
+
 fn audio(format: &Format, channel_count: u16) -> Audio {
     // 16.16 fixed point takes no more than 65,535 Hz; beyond that players go by the timescale and the configuration.
     let rate = u16::try_from(format.clock_rate).unwrap_or(0);

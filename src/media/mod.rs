@@ -1,5 +1,5 @@
 //! Floor 0, pure: encoded media. Frames as cameras send them, the ring that keeps the last of them, CMAF fragments,
-//! audio for players, playlists and manifests.
+//! audio for players, playlists and manifests, RTP payloads.
 
 mod boxes;
 pub mod fragment;
@@ -9,6 +9,7 @@ pub mod init;
 mod line;
 pub mod manifest;
 pub mod opus;
+pub mod packets;
 pub mod piece;
 pub mod playlist;
 pub mod recording;

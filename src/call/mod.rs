@@ -1,0 +1,254 @@
+//! Floor 1. Pictures and sound to a browser by WebRTC, from a camera's ring.
+//!
+//! ```text
+//! offer ──> Calls ──> answer                     ring ──> session ──> payloads, dated and numbered ──┐
+//!                        └──> session (one task)                                                     v
+//! datagrams ──> socket ──> switchboard ──> session                                  socket ──> browser
+//! ```
+//!
+//! Nothing is transcoded. A viewer begins with the ring's last key frame, and is with the camera from then on: see
+//! [`mod@line`]. One that is slow misses frames until the next key frame; the ring, and everybody else, never notices.
+
+mod codecs;
+pub mod line;
+mod parcels;
+mod session;
+mod socket;
+mod switchboard;
+
+use std::{
+    collections::HashMap,
+    fmt, io,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+};
+
+use str0m::Candidate;
+use tokio::sync::oneshot;
+
+use self::{
+    parcels::Parcels,
+    session::Session,
+    socket::{Buffer, Socket},
+    switchboard::Switchboard,
+};
+use crate::{
+    district::ids::CameraId,
+    host::{clock, scope::Scope},
+    media::ring::Ring,
+};
+
+/// How browsers reach us.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The UDP port of all sessions.
+    pub listen: SocketAddr,
+    /// Addresses that a router forwards to that port.
+    pub public: Vec<SocketAddr>,
+    /// Most sessions at a time. Further ones are refused.
+    pub sessions: usize,
+}
+
+/// Why the port cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen for WebRTC on UDP {address}: {source}; free the port, or change `listen` under [webrtc]")]
+pub struct Error {
+    address: SocketAddr,
+    source: io::Error,
+}
+
+/// Why an offer is not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// The offer is not what a browser says.
+    #[error("the SDP offer cannot be answered: {0}")]
+    Offer(String),
+    /// Too many are served already.
+    #[error("{0} sessions are served already, and no more can be; close one")]
+    Full(usize),
+    /// No address can be told to the browser.
+    #[error("this gateway has no network address that a browser could reach")]
+    NoAddress,
+}
+
+/// Names a session to whoever began it, and to nobody else.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct SessionId(String);
+
+impl SessionId {
+    fn random() -> Option<Self> {
+        let mut bytes = [0; 16];
+        aws_lc_rs::rand::fill(&mut bytes).ok()?;
+        Some(Self(bytes.iter().map(|b| format!("{b:02x}")).collect()))
+    }
+
+    /// The name as its begin was answered with it.
+    pub fn of(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SessionId(..)")
+    }
+}
+
+/// What an offer is answered with.
+#[derive(Debug)]
+pub struct Answered {
+    /// The session.
+    pub session: SessionId,
+    /// The SDP answer.
+    pub answer: String,
+}
+
+/// Counts, for metrics.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Stats {
+    /// Sessions now.
+    pub sessions: usize,
+    /// Datagrams that the kernel had no room for.
+    pub dropped: u64,
+}
+
+/// The way in; cheap to clone.
+#[derive(Clone)]
+pub struct Calls(Arc<Shared>);
+
+struct Shared {
+    settings: Settings,
+    socket: Arc<Socket>,
+    board: Arc<Switchboard>,
+    scope: Scope,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    sessions: HashMap<SessionId, oneshot::Sender<()>>,
+    parcels: HashMap<CameraId, Weak<Parcels>>,
+}
+
+/// Binds the port and serves it in `scope`.
+pub fn start(settings: Settings, scope: &Scope) -> Result<Calls, Error> {
+    let bound = Socket::bind(settings.listen).map_err(|source| Error { address: settings.listen, source })?;
+    let (socket, board) = (Arc::new(bound), Arc::new(Switchboard::default()));
+    let stopping = scope.stopping();
+    scope.spawn("webrtc", {
+        let (socket, board) = (socket.clone(), board.clone());
+        async move {
+            tokio::pin!(stopping);
+            let mut buffer = Buffer::of(&socket);
+            loop {
+                let received = tokio::select! {
+                    () = &mut stopping => return,
+                    received = socket.receive(&mut buffer, |one| board.pass(clock::instant(), one)) => received,
+                };
+                if let Err(error) = received {
+                    tracing::debug!(%error, "the WebRTC port");
+                }
+            }
+        }
+    });
+    Ok(Calls(Arc::new(Shared { settings, socket, board, scope: scope.clone(), inner: Mutex::default() })))
+}
+
+impl Calls {
+    /// Where the port is bound.
+    pub fn address(&self) -> SocketAddr {
+        self.0.socket.local()
+    }
+
+    /// Answers an offer with a camera's pictures and sound. They flow until the browser goes or [`Calls::hang_up`];
+    /// `meanwhile` is dropped then.
+    pub fn watch(
+        &self,
+        camera: &CameraId,
+        ring: &Arc<Ring>,
+        meanwhile: impl Send + 'static,
+        offer: &str,
+    ) -> Result<Answered, Refused> {
+        let shared = &self.0;
+        let candidates = self.candidates();
+        if candidates.is_empty() {
+            return Err(Refused::NoAddress);
+        }
+        let most = shared.settings.sessions;
+        if shared.lock().sessions.len() >= most {
+            return Err(Refused::Full(most));
+        }
+        let parcels = shared.lock().parcels(camera);
+        let of = (ring.clone(), parcels);
+        let (answer, session) = Session::answer(offer, &candidates, shared.socket.clone(), &shared.board, of)?;
+        let id = SessionId::random().ok_or_else(|| Refused::Offer("no random numbers to be had".into()))?;
+        let (hang_up, hung_up) = oneshot::channel();
+        shared.lock().sessions.insert(id.clone(), hang_up);
+        let (calls, ended) = (self.clone(), id.clone());
+        let stopping = shared.scope.stopping();
+        shared.scope.spawn("webrtc session", async move {
+            let _meanwhile = meanwhile;
+            session.run(hung_up, stopping).await;
+            calls.0.lock().sessions.remove(&ended);
+        });
+        Ok(Answered { session: id, answer })
+    }
+
+    /// Ends a session. Whether there was one of that name.
+    pub fn hang_up(&self, session: &SessionId) -> bool {
+        self.0.lock().sessions.remove(session).is_some_and(|hang_up| hang_up.send(()).is_ok())
+    }
+
+    /// Counts.
+    pub fn stats(&self) -> Stats {
+        Stats { sessions: self.0.lock().sessions.len(), dropped: self.0.socket.dropped() }
+    }
+
+    /// Our addresses as ICE candidates: those of this machine now, and those that a router forwards.
+    fn candidates(&self) -> Vec<Candidate> {
+        let local = self.0.socket.local();
+        let own: Vec<SocketAddr> = match local.ip().is_unspecified() {
+            false => vec![local],
+            true => machine(local.is_ipv6()).into_iter().map(|ip| SocketAddr::new(ip, local.port())).collect(),
+        };
+        let base = own.first().copied();
+        let hosts = own.iter().filter_map(|address| Candidate::host(*address, "udp").ok());
+        let forwarded = self.0.settings.public.iter().filter_map(|public| {
+            let base = base.filter(|base| base != public)?;
+            Candidate::server_reflexive(*public, base, "udp").ok()
+        });
+        hosts.chain(forwarded).collect()
+    }
+}
+
+/// The machine's addresses that others can reach.
+fn machine(v6_too: bool) -> Vec<IpAddr> {
+    let all = if_addrs::get_if_addrs().unwrap_or_default();
+    let reachable = all.into_iter().filter(|i| !i.is_loopback() && !i.is_link_local()).map(|i| i.ip());
+    reachable.filter(|ip| v6_too || ip.is_ipv4()).collect()
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    /// One set of payloads for all who watch a camera.
+    fn parcels(&mut self, camera: &CameraId) -> Arc<Parcels> {
+        self.parcels.retain(|_, parcels| parcels.strong_count() > 0);
+        if let Some(known) = self.parcels.get(camera).and_then(Weak::upgrade) {
+            return known;
+        }
+        let parcels = Arc::new(Parcels::default());
+        self.parcels.insert(camera.clone(), Arc::downgrade(&parcels));
+        parcels
+    }
+}

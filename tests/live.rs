@@ -1,0 +1,90 @@
+//! Live pictures by WebRTC, in a real browser, from cameras of the rig.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, reason = "tests panic when they fail")]
+
+#[path = "support/browser.rs"]
+mod browser;
+#[path = "support/gateway.rs"]
+mod gateway;
+mod support;
+
+use std::{process::Command, time::Duration};
+
+use gateway::{Gateway, Site};
+use serde_json::Value;
+use support::cameras;
+
+/// What a browser saw of a camera.
+fn watch(gateway: &Gateway<'_>, camera: &str, seconds: u32, line: &[&str]) -> Option<Value> {
+    let folder = browser::scripts()?;
+    let url = format!("http://127.0.0.1:{}", gateway.api);
+    let run = Command::new("node")
+        .args(["live.mjs", &url, camera, &seconds.to_string()])
+        .args(line)
+        .current_dir(folder)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&run.stdout).into_owned();
+    assert!(run.status.success(), "{said}{}", String::from_utf8_lossy(&run.stderr));
+    println!("{said}");
+    Some(serde_json::from_str(&said).unwrap())
+}
+
+fn count(seen: &Value, track: &str, what: &str) -> u64 {
+    seen[track][what].as_u64().unwrap_or_else(|| panic!("no {what} of {track}: {seen}"))
+}
+
+fn sessions(gateway: &Gateway<'_>) -> bool {
+    gateway.get("/metrics").text().contains("chowki_webrtc_sessions 0\n")
+}
+
+#[test]
+fn a_browser_is_shown_the_last_key_frame_at_once_and_is_with_the_camera_from_then_on() {
+    let rig = cameras(0, 1);
+    let site = Site::new().buttons(1).camera("cam", 10, &format!("rtsp://127.0.0.1:{}/cam0", rig.port)).window(10, 5);
+    let gateway = site.start();
+    gateway.cameras_live(1, Duration::from_secs(5));
+    let Some(seen) = watch(&gateway, "cam", 4, &[]) else { return };
+    assert_eq!(seen["size"], serde_json::json!([1920, 1080]), "{seen}");
+    assert!(
+        count(&seen, "video", "framesDecoded") > 60 && count(&seen, "audio", "totalSamplesReceived") > 10_000,
+        "{seen}"
+    );
+    assert_eq!((count(&seen, "video", "packetsLost"), count(&seen, "video", "pliCount")), (0, 0), "{seen}");
+    // A viewer that had to live through the seconds since the key frame would hold each picture for as long.
+    assert!(seen["held_ms"].as_f64().unwrap() < 500.0, "{seen}");
+    assert_eq!(seen["deleted"], serde_json::json!([204, 404]), "a session is ended once");
+    assert!(sessions(&gateway));
+}
+
+#[test]
+fn a_line_that_loses_a_twentieth_is_mended_and_a_slow_one_that_loses_more_still_shows_pictures() {
+    let rig = cameras(0, 1);
+    let site = Site::new().buttons(1).camera("cam", 10, &format!("rtsp://127.0.0.1:{}/cam0", rig.port)).window(10, 5);
+    let gateway = site.start();
+    gateway.cameras_live(1, Duration::from_secs(5));
+    let Some(seen) = watch(&gateway, "cam", 6, &["loss=0.05", "delay=10"]) else { return };
+    assert!(count(&seen, "video", "framesDecoded") > 60 && count(&seen, "video", "nackCount") > 0, "{seen}");
+    let seen = watch(&gateway, "cam", 14, &["loss=0.15", "delay=150"]).unwrap();
+    assert!(count(&seen, "video", "framesDecoded") > 20, "{seen}");
+}
+
+#[test]
+fn an_offer_that_cannot_be_answered_is_refused_with_a_reason() {
+    let rig = cameras(0, 1);
+    let site = Site::new().buttons(1).camera("cam", 10, &format!("rtsp://127.0.0.1:{}/cam0", rig.port));
+    let gateway = site.start();
+    let offer = |camera: &str, kind: &str, sdp: &str| {
+        let path = format!("/v1/cameras/{camera}/whep");
+        let answer = gateway.try_http("POST", &path, &[("Content-Type", kind)], sdp).unwrap();
+        assert!(answer.headers.contains("application/problem+json"), "{}", answer.headers);
+        (answer.status, answer.json()["detail"].as_str().unwrap().to_owned())
+    };
+    assert_eq!(offer("cam", "text/plain", "v=0").0, 415);
+    assert_eq!(offer("nobody", "application/sdp", "v=0").0, 404);
+    for nonsense in ["", "v=0", "hello", "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\n"] {
+        let (status, detail) = offer("cam", "application/sdp", nonsense);
+        assert!(status == 400 && detail.contains("offer"), "{nonsense:?}: {status} {detail}");
+    }
+    assert_eq!(offer("cam", "application/sdp", &"a".repeat(100_000)).0, 413);
+    assert!(sessions(&gateway), "nothing is left of them");
+}

@@ -1,0 +1,85 @@
+// Watches a camera live in a real browser, if wanted over a bad line, and prints what the browser counted.
+// node live.mjs URL CAMERA SECONDS [loss=0.05] [delay=150]
+
+import dgram from 'node:dgram';
+import { chromium } from 'playwright-core';
+
+const [base, camera, seconds, ...rest] = process.argv.slice(2);
+const { loss = 0, delay = 0 } = Object.fromEntries(rest.map((one) => one.split('=')).map(([name, value]) => [name, Number(value)]));
+
+const FLAGS = [
+  '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update',
+  '--disable-sync', '--autoplay-policy=no-user-gesture-required', '--disable-features=WebRtcHideLocalIpsWithMdns',
+  '--allow-loopback-in-peer-connection',
+];
+
+/** A line between the browser and `port` that loses and delays in both directions; gives its own port. */
+async function badLine(port) {
+  const near = dgram.createSocket('udp4');
+  const far = new Map();
+  const pass = (send) => Math.random() >= loss && setTimeout(send, delay);
+  near.on('message', (bytes, from) => {
+    const key = `${from.address}:${from.port}`;
+    if (!far.has(key)) {
+      const socket = dgram.createSocket('udp4');
+      socket.on('message', (answer) => pass(() => near.send(answer, from.port, from.address)));
+      far.set(key, socket);
+    }
+    pass(() => far.get(key).send(bytes, port, '127.0.0.1'));
+  });
+  await new Promise((done) => near.bind(0, '127.0.0.1', done));
+  return near.address().port;
+}
+
+const browser = await chromium.launch({ executablePath: '/usr/bin/chromium', headless: true, args: FLAGS });
+const page = await (await browser.newContext()).newPage();
+await page.goto(`${base}/healthz`);
+await page.exposeFunction('throughBadLine', async (answer) => {
+  if (!loss && !delay) return answer;
+  const port = Number(/a=candidate:\S+ 1 udp \d+ \S+ (\d+) typ host/.exec(answer)[1]);
+  return answer.replaceAll(` ${port} typ host`, ` ${await badLine(port)} typ host`);
+});
+
+const seen = await page.evaluate(async ({ url, seconds }) => {
+  const peer = new RTCPeerConnection();
+  const video = Object.assign(document.createElement('video'), { muted: true, autoplay: true, srcObject: new MediaStream() });
+  document.body.append(video);
+  peer.ontrack = ({ track }) => video.srcObject.addTrack(track);
+  peer.addTransceiver('audio', { direction: 'recvonly' });
+  peer.addTransceiver('video', { direction: 'recvonly' });
+  // How long each picture was held between its arrival and its display.
+  const held = [];
+  const times = {};
+  let begun;
+  const onFrame = (now, { receiveTime, expectedDisplayTime }) => {
+    times.first ??= performance.now() - begun;
+    if (receiveTime) held.push(expectedDisplayTime - receiveTime);
+    video.requestVideoFrameCallback(onFrame);
+  };
+  video.requestVideoFrameCallback(onFrame);
+  await peer.setLocalDescription(await peer.createOffer());
+  begun = performance.now();
+  const answered = await fetch(url, { method: 'POST', headers: { 'content-type': 'application/sdp' }, body: peer.localDescription.sdp });
+  const answer = await answered.text();
+  times.answer = performance.now() - begun;
+  if (answered.status !== 201) return { status: answered.status, answer };
+  await peer.setRemoteDescription({ type: 'answer', sdp: await window.throughBadLine(answer) });
+  await new Promise((done) => setTimeout(done, seconds * 1000));
+  const result = { status: answered.status, times, size: [video.videoWidth, video.videoHeight] };
+  const half = held.slice(held.length / 2).sort((a, b) => a - b);
+  result.held_ms = half[Math.floor(half.length / 2)];
+  for (const one of (await peer.getStats()).values()) {
+    if (one.type !== 'inbound-rtp') continue;
+    const { packetsReceived, packetsLost, framesDecoded, keyFramesDecoded, nackCount, pliCount, totalSamplesReceived, freezeCount } = one;
+    result[one.kind] = { packetsReceived, packetsLost, framesDecoded, keyFramesDecoded, nackCount, pliCount, totalSamplesReceived, freezeCount };
+  }
+  const session = answered.headers.get('location');
+  const end = async () => (await fetch(session, { method: 'DELETE' })).status;
+  result.deleted = [await end(), await end()];
+  peer.close();
+  return result;
+}, { url: `${base}/v1/cameras/${camera}/whep`, seconds: Number(seconds) });
+
+console.log(JSON.stringify(seen));
+await browser.close();
+process.exit(0);
