@@ -5,11 +5,19 @@
 mod browser;
 #[path = "support/gateway.rs"]
 mod gateway;
+#[path = "support/mqtt.rs"]
+mod mqtt;
 mod support;
 
-use std::{process::Command, time::Duration};
+use std::{
+    io::{BufRead, BufReader},
+    path::PathBuf,
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use gateway::{Gateway, Site};
+use mqtt::Button;
 use serde_json::Value;
 use support::cameras;
 
@@ -66,6 +74,38 @@ fn a_line_that_loses_a_twentieth_is_mended_and_a_slow_one_that_loses_more_still_
     assert!(count(&seen, "video", "framesDecoded") > 60 && count(&seen, "video", "nackCount") > 0, "{seen}");
     let seen = watch(&gateway, "cam", 14, &["loss=0.15", "delay=150"]).unwrap();
     assert!(count(&seen, "video", "framesDecoded") > 20, "{seen}");
+}
+
+#[test]
+fn a_press_rings_at_the_page_with_the_place_live_in_the_card_until_somebody_has_seen_it() {
+    let Some(folder) = browser::scripts() else { return };
+    let rig = cameras(0, 1);
+    let url = format!("rtsp://127.0.0.1:{}/panic", rig.port);
+    let unit = format!("[button.unit]\nurl = \"{url}\"\nusername = \"admin\"\npassword_file = \"cameras.password\"\n");
+    let site = Site::new().secret("cameras.password", "test").button("b1", &unit).window(10, 5);
+    let gateway = site.start();
+    gateway.cameras_live(1, Duration::from_secs(5));
+    let shot = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("ringing.png");
+    let mut page = Command::new("node")
+        .args(["ringing.mjs", &format!("http://127.0.0.1:{}", gateway.api)])
+        .arg(&shot)
+        .current_dir(folder)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(page.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert_eq!(said.next().as_deref(), Some("open"));
+    let mut button = Button::connect(gateway.mqtt, "b1").unwrap();
+    button.press("p-1", "panic");
+    let seen: Value = serde_json::from_str(&said.next().expect("the card rings and shows the place")).unwrap();
+    println!("{seen}");
+    assert!(seen["frames"].as_u64().unwrap() > 15, "{seen}");
+    assert_eq!((seen["chosen"].as_str(), &seen["complaints"]), (Some("Button b1"), &serde_json::json!([])), "{seen}");
+    assert!(seen["title"].as_str().unwrap().starts_with("(1) "), "{seen}");
+    let id = gateway.incidents()[0].id;
+    assert_eq!(gateway.post(None, &format!("/v1/incidents/{id}/seen"), "").status, 204);
+    assert_eq!(said.next().as_deref(), Some("silent"));
+    assert!(page.wait().unwrap().success());
 }
 
 #[test]

@@ -3,6 +3,7 @@
 import { follow, json, onTokenWanted, post } from './api.js';
 import { badge, h, IncidentPanel, setIcon } from './incident.js';
 import { DistrictMap } from './map.js';
+import { Ringing } from './ringing.js';
 import { clock, span, t } from './strings.js';
 
 const $ = (id) => document.getElementById(id);
@@ -18,6 +19,7 @@ const state = {
 
 const panel = new IncidentPanel($('incident'), { act: step, onClose: () => choose(null) });
 const map = new DistrictMap($('map'), chooseOnMap);
+const ringing = new Ringing($('ringing'), ring);
 
 // ---- What the gateway tells
 
@@ -87,6 +89,8 @@ function render() {
   requestAnimationFrame(() => {
     drawn = false;
     renderHeader();
+    // A test wakes nobody.
+    ringing.show(queue().filter((one) => !one.test && UNSEEN.includes(one.state)));
     renderTabs();
     renderList();
     const chosen = state.incidents.get(state.chosen) ?? null;
@@ -141,6 +145,7 @@ function renderHeader() {
   $('sound').title = t(sounds ? 'soundOn' : 'soundOff');
   $('sound').setAttribute('aria-label', t('sound'));
   setIcon($('sound'), sounds ? 'bell' : 'bellOff');
+  $('ringing').setAttribute('aria-label', t('ringing'));
   $('help').title = t('keys');
   $('help').setAttribute('aria-label', t('keys'));
   const unseen = open().filter((one) => !one.test && UNSEEN.includes(one.state)).length;
@@ -200,6 +205,12 @@ function show(tab) {
   state.tab = tab;
   $('list').scrollTop = 0;
   render();
+}
+
+/** Opens an incident whose card rings. */
+function ring(id) {
+  state.tab = 'incidents';
+  choose(id);
 }
 
 function choose(id) {

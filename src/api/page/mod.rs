@@ -36,9 +36,11 @@ pub const ASSETS: &[Asset] = assets! {
     "/page/app.js", "app.js", SCRIPT;
     "/page/api.js", "api.js", SCRIPT;
     "/page/incident.js", "incident.js", SCRIPT;
+    "/page/live.js", "live.js", SCRIPT;
     "/page/map.js", "map.js", SCRIPT;
     "/page/mp4.js", "mp4.js", SCRIPT;
     "/page/player.js", "player.js", SCRIPT;
+    "/page/ringing.js", "ringing.js", SCRIPT;
     "/page/strings.js", "strings.js", SCRIPT;
     "/page/style.css", "style.css", STYLE;
     "/page/icon.svg", "icon.svg", PICTURE;

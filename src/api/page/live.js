@@ -1,0 +1,88 @@
+// A camera live in a `video` element, by WebRTC (WHEP): connects, and connects again until it is ended.
+
+import { request } from './api.js';
+
+const FIRST_WAIT_MS = 500;
+const LONGEST_WAIT_MS = 10000;
+// A connection that brought no picture for so long is given up.
+const PATIENCE_MS = 8000;
+
+export class LiveView {
+  #path;
+  #peer = null;
+  #session = null;
+  #ended = false;
+  #wait = FIRST_WAIT_MS;
+  #timer = null;
+
+  /** Shows `path` (`/v1/cameras/ID/whep`) in `video`. `onState('waiting' | 'live' | 'lost', why)` whenever that changes. */
+  constructor(video, path, onState) {
+    this.video = video;
+    this.#path = path;
+    this.onState = onState;
+    this.#connect();
+  }
+
+  /** Ends it for good. */
+  destroy() {
+    this.#ended = true;
+    clearTimeout(this.#timer);
+    this.#hangUp();
+    this.video.srcObject = null;
+  }
+
+  async #connect() {
+    this.onState('waiting');
+    const peer = new RTCPeerConnection();
+    this.#peer = peer;
+    const stream = new MediaStream();
+    peer.ontrack = ({ track }) => stream.addTrack(track);
+    peer.onconnectionstatechange = () => ['failed', 'disconnected', 'closed'].includes(peer.connectionState) && this.#again(peer, '');
+    this.#timer = setTimeout(() => this.#again(peer, ''), PATIENCE_MS);
+    this.video.requestVideoFrameCallback(() => {
+      if (this.#peer !== peer) return;
+      clearTimeout(this.#timer);
+      this.#wait = FIRST_WAIT_MS;
+      this.onState('live');
+    });
+    this.video.srcObject = stream;
+    try {
+      peer.addTransceiver('audio', { direction: 'recvonly' });
+      peer.addTransceiver('video', { direction: 'recvonly' });
+      await peer.setLocalDescription(await peer.createOffer());
+      const answer = await request(this.#path, { method: 'POST', headers: { 'Content-Type': 'application/sdp' }, body: peer.localDescription.sdp });
+      const session = answer.headers.get('Location');
+      if (this.#ended || this.#peer !== peer) {
+        forget(session);
+        return;
+      }
+      this.#session = session;
+      await peer.setRemoteDescription({ type: 'answer', sdp: await answer.text() });
+    } catch (error) {
+      this.#again(peer, error.message);
+    }
+  }
+
+  /** Tries again after a while, longer each time. */
+  #again(peer, why) {
+    if (this.#ended || this.#peer !== peer) return;
+    this.#hangUp();
+    this.onState('lost', why);
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.#connect(), this.#wait * (0.75 + Math.random() / 2));
+    this.#wait = Math.min(this.#wait * 2, LONGEST_WAIT_MS);
+  }
+
+  #hangUp() {
+    const peer = this.#peer;
+    this.#peer = null;
+    peer?.close();
+    if (this.#session) forget(this.#session);
+    this.#session = null;
+  }
+}
+
+/** Tells the gateway that nobody watches any more; it finds out by itself if this does not get through. */
+function forget(session) {
+  request(session, { method: 'DELETE', keepalive: true }).catch(() => {});
+}
