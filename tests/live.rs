@@ -99,7 +99,7 @@ fn a_press_rings_at_the_page_with_the_place_live_in_the_card_until_somebody_has_
     button.press("p-1", "panic");
     let seen: Value = serde_json::from_str(&said.next().expect("the card rings and shows the place")).unwrap();
     println!("{seen}");
-    assert!(seen["frames"].as_u64().unwrap() > 15, "{seen}");
+    assert!(seen["frames"].as_u64().unwrap() > 15 && seen["large"].as_u64().unwrap() > 15, "{seen}");
     assert_eq!((seen["chosen"].as_str(), &seen["complaints"]), (Some("Button b1"), &serde_json::json!([])), "{seen}");
     assert!(seen["title"].as_str().unwrap().starts_with("(1) "), "{seen}");
     let id = gateway.incidents()[0].id;

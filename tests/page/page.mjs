@@ -153,7 +153,7 @@ async function check(sentence, test, limit = 15000) {
 }
 const count = (selector) => page.locator(selector).count();
 const text = (selector) => page.locator(selector).first().textContent();
-const videos = () => page.$$eval('#incident video', (all) => all.map((v) => ({ t: v.currentTime, ready: v.readyState, w: v.videoWidth, paused: v.paused })));
+const videos = () => page.$$eval('#incident video.evidence', (all) => all.map((v) => ({ t: v.currentTime, ready: v.readyState, w: v.videoWidth, paused: v.paused })));
 const shot = (name) => page.screenshot({ path: join(shots, `${name}.png`) });
 
 try {
@@ -171,7 +171,7 @@ try {
   await check('a press opens by itself on an idle desk', async () => (await page.isVisible('#incident')) && (await text('#incident h2')) === 'Saddar Bazaar, gate 1');
   await check('the page title counts it', async () => (await page.title()).startsWith('(1)'));
   await check('its button pulses and three cameras are joined to it', async () => (await count('.buttons .pressed')) === 3 && (await count('#map .lines line')) === 4);
-  await check('four cameras play', async () => (await videos()).length === 4 && (await videos()).every((v) => v.ready >= 2 && v.w === 640) || [await videos(), await page.$$eval('#incident video', (all) => all.map((v) => v.error?.message)), await page.$$eval('#incident .message', (all) => all.map((v) => v.textContent))]);
+  await check('four cameras play', async () => (await videos()).length === 4 && (await videos()).every((v) => v.ready >= 2 && v.w === 640) || [await videos(), await page.$$eval('#incident video.evidence', (all) => all.map((v) => v.error?.message)), await page.$$eval('#incident .message', (all) => all.map((v) => v.textContent))]);
   const before = (await videos()).map((v) => v.t);
   await check('time goes on in each of them', async () => (await videos()).every((v, i) => v.t > before[i] + 0.8) || (await videos()));
   await check('they show one moment, five seconds before the press or later', async () => {
@@ -199,7 +199,7 @@ try {
   await page.keyboard.press('Space');
   await check('and plays them again', async () => (await videos()).every((v) => !v.paused));
   await page.keyboard.press('m');
-  await check('M lets one camera be heard', async () => (await page.$$eval('#incident video', (all) => all.filter((v) => !v.muted).length)) === 1);
+  await check('M lets one camera be heard', async () => (await page.$$eval('#incident video.evidence', (all) => all.filter((v) => !v.muted).length)) === 1);
   const heldTo = () => page.$eval('.tile video', (v) => v.buffered.end(v.buffered.length - 1));
   const length = await heldTo();
   await check('evidence grows while it is recorded', async () => (await heldTo()) > length + 1);

@@ -1,5 +1,6 @@
 // The chosen incident: its steps, the evidence of all its cameras at one moment, the operator's actions, its history.
 
+import { LiveView } from './live.js';
 import { EvidencePlayer } from './player.js';
 import { clock, span, t } from './strings.js';
 
@@ -77,6 +78,9 @@ export class IncidentPanel {
   #playing = true;
   #moment = null;
   #timer = null;
+  // The pictures of now, over those of the evidence; any step back in time ends it.
+  #live = false;
+  #muted = true;
 
   /** `act(step)` does an operator's step on the shown incident. */
   constructor(root, { act, onClose }) {
@@ -94,13 +98,16 @@ export class IncidentPanel {
       this.#root.hidden = !incident;
       if (!incident) return;
       this.#build();
+      this.#live = incident.state !== 'closed';
       this.#timer = setInterval(() => this.#tick(), TICK_MS);
     }
     this.incident = incident;
+    if (incident?.state === 'closed') this.#goLive(false);
     if (incident) this.#update();
   }
 
   toggle() {
+    if (this.#live) this.#leaveLive();
     this.#playing = !this.#playing;
     this.#tick();
   }
@@ -113,17 +120,17 @@ export class IncidentPanel {
     this.seek(this.#pressed);
   }
 
+  /** To now: live where that can be had, else the latest evidence. */
   toLatest() {
+    this.#playing = true;
+    if (this.incident.state !== 'closed') this.#goLive(true);
     const ends = [...this.#tiles.values()].map(({ player }) => player?.range?.[1]).filter(Boolean);
-    if (ends.length) this.seek(Math.max(...ends) - 2000);
+    if (ends.length) this.#moveTo(Math.max(...ends) - 2000);
   }
 
   mute() {
-    const video = this.#tiles.get(this.#main)?.video;
-    if (!video) return;
-    const muted = !video.muted;
-    this.#tiles.forEach((tile) => { tile.video.muted = true; });
-    video.muted = muted;
+    this.#muted = !this.#muted;
+    this.#sound();
     this.#controls();
   }
 
@@ -134,6 +141,11 @@ export class IncidentPanel {
 
   /** Goes to a wall time in all pictures. */
   seek(wall) {
+    this.#goLive(false);
+    this.#moveTo(wall);
+  }
+
+  #moveTo(wall) {
     this.#moment = wall;
     for (const { player } of this.#tiles.values()) player?.seek(wall);
     this.#tick();
@@ -145,11 +157,53 @@ export class IncidentPanel {
 
   #end() {
     clearInterval(this.#timer);
-    for (const { player } of this.#tiles.values()) player?.destroy();
+    for (const { player, live } of this.#tiles.values()) {
+      player?.destroy();
+      live?.destroy();
+    }
     this.#tiles.clear();
     this.#main = null;
     this.#moment = null;
     this.#playing = true;
+    this.#live = false;
+    this.#muted = true;
+  }
+
+  /** Begins or ends the live pictures of all cameras. */
+  #goLive(on) {
+    if (this.#live === on) return;
+    this.#live = on;
+    for (const entry of this.#tiles.values()) this.#liveTile(entry);
+    this.#sound();
+  }
+
+  /** Stops at what is shown: the evidence of this moment, as far as it has come. */
+  #leaveLive() {
+    const main = this.#tiles.get(this.#main);
+    const latest = main?.player?.range?.[1];
+    this.#goLive(false);
+    if (latest) this.#moveTo(latest - 2000);
+  }
+
+  #liveTile(entry) {
+    entry.live?.destroy();
+    entry.live = null;
+    entry.tile.classList.remove('is-live');
+    if (!this.#live || !entry.camera.live) return;
+    entry.live = new LiveView(entry.now, entry.camera.live, (state) => {
+      entry.tile.classList.toggle('is-live', state === 'live');
+      this.#sound();
+    });
+  }
+
+  /** The large picture is heard, unless it is muted: the one that is seen of its two. */
+  #sound() {
+    for (const [id, { tile, video, now }] of this.#tiles) {
+      const heard = id === this.#main && !this.#muted;
+      const live = tile.classList.contains('is-live');
+      video.muted = !heard || live;
+      now.muted = !heard || !live;
+    }
   }
 
   #build() {
@@ -216,16 +270,18 @@ export class IncidentPanel {
     const { incident } = this;
     for (const camera of incident.cameras) {
       if (this.#tiles.has(camera.id) || !camera.recorded) continue;
-      const video = h('video', { muted: true, autoplay: true, playsInline: true, disableRemotePlayback: true, tabIndex: -1 });
+      const now = h('video', { class: 'now', muted: true, autoplay: true, playsInline: true, disableRemotePlayback: true, tabIndex: -1 });
+      const video = h('video', { class: 'evidence', muted: true, autoplay: true, playsInline: true, disableRemotePlayback: true, tabIndex: -1 });
       const message = h('div', { class: 'message' });
-      const tile = h('div', { class: 'tile', role: 'button', tabIndex: 0, 'aria-label': t('choose', { camera: camera.name }), 'data-camera': camera.id }, video, message, h('span', { class: 'name' }, camera.name), camera.role === 'unit' && h('span', { class: 'chip unit' }, t('unit')));
+      const tile = h('div', { class: 'tile', role: 'button', tabIndex: 0, 'aria-label': t('choose', { camera: camera.name }), 'data-camera': camera.id }, video, message, now, h('span', { class: 'live-mark' }, t('liveNow')), h('span', { class: 'name' }, camera.name), camera.role === 'unit' && h('span', { class: 'chip unit' }, t('unit')));
       tile.addEventListener('click', () => this.#enlarge(camera.id));
       tile.addEventListener('keydown', (event) => {
         if (event.key === 'Enter') this.#enlarge(camera.id);
       });
       this.tiles.append(tile);
-      const entry = { tile, video, message, player: null };
+      const entry = { tile, video, message, now, camera, player: null, live: null };
       this.#tiles.set(camera.id, entry);
+      this.#liveTile(entry);
       const evidence = incident.evidence.find((one) => one.camera === camera.id);
       const from = evidence ? Date.parse(evidence.from) : this.#pressed - 30000;
       const path = camera.evidence?.endsWith('.m3u8') ? camera.evidence : `/v1/incidents/${incident.id}/cameras/${camera.id}/index.m3u8`;
@@ -245,12 +301,9 @@ export class IncidentPanel {
   #enlarge(id) {
     const tile = this.#tiles.get(id);
     if (!tile || id === this.#main) return;
-    const muted = this.#tiles.get(this.#main)?.video.muted ?? true;
-    for (const [other, { tile: element, video }] of this.#tiles) {
-      element.classList.toggle('main', other === id);
-      video.muted = other === id ? muted : true;
-    }
+    for (const [other, { tile: element }] of this.#tiles) element.classList.toggle('main', other === id);
     this.#main = id;
+    this.#sound();
     this.#drawMarks();
   }
 
@@ -277,9 +330,15 @@ export class IncidentPanel {
     const main = this.#tiles.get(this.#main);
     setIcon(this.play, this.#playing ? 'pause' : 'play');
     this.play.setAttribute('aria-label', t(this.#playing ? 'pause' : 'play'));
-    setIcon(this.muted, main?.video.muted === false ? 'speaker' : 'speakerOff');
-    this.muted.setAttribute('aria-pressed', String(main?.video.muted === false));
+    setIcon(this.muted, this.#muted ? 'speakerOff' : 'speaker');
+    this.muted.setAttribute('aria-pressed', String(!this.#muted));
     this.#drawMarks();
+    if (main?.tile.classList.contains('is-live')) {
+      this.time.replaceChildren(h('b', { class: 'live-now' }, t('liveNow')), clock(Date.now()));
+      this.range.value = String(this.#toBar(Date.now()) * 1000);
+      this.range.setAttribute('aria-valuetext', t('liveNow'));
+      return;
+    }
     if (this.#moment === null) return;
     const offset = Math.round((this.#moment - this.#pressed) / 1000);
     const text = `${offset < 0 ? '−' : '+'}${span(Math.abs(offset) * 1000)}`;

@@ -74,15 +74,13 @@ export class LiveView {
   }
 
   #hangUp() {
-    const peer = this.#peer;
-    this.#peer = null;
-    peer?.close();
-    if (this.#session) forget(this.#session);
-    this.#session = null;
+    const [peer, session] = [this.#peer, this.#session];
+    [this.#peer, this.#session] = [null, null];
+    // The gateway first: a peer that closes ends the session by itself, and then there is none to delete.
+    if (session && peer?.connectionState === 'connected') forget(session).finally(() => peer.close());
+    else peer?.close();
   }
 }
 
 /** Tells the gateway that nobody watches any more; it finds out by itself if this does not get through. */
-function forget(session) {
-  request(session, { method: 'DELETE', keepalive: true }).catch(() => {});
-}
+const forget = (session) => request(session, { method: 'DELETE', keepalive: true }).catch(() => {});

@@ -22,14 +22,14 @@ const languages = {
     journalAlarm: 'The journal is {why}. Presses are not acknowledged until it writes again.', alarm: 'Alarm: {why}',
     sound: 'Sound', soundOn: 'Alarm sound is on', soundOff: 'Alarm sound is off', keys: 'Keys',
     evidence: 'Evidence', linked: 'Linked cameras', timeline: 'What happened', unit: 'Unit', rank: 'No. {n}', seesButton: 'sees the button', recordedHere: 'recorded', notRecordedHere: 'not recorded', metres: '{n} m',
-    ringing: 'Ringing', noLivePicture: 'No live picture; trying again',
+    ringing: 'Ringing', liveNow: 'LIVE', noLivePicture: 'No live picture; trying again',
     waitingPictures: 'Waiting for the first pictures', noEvidence: 'No evidence is kept of this camera', cannotPlay: 'This browser cannot play {codecs}.', playFailed: 'Playing failed: {why}', download: 'Save as MP4', recording: 'recording', complete: 'complete at headquarters', ended: 'ended',
     play: 'Play', pause: 'Pause', mute: 'Sound of the camera', toPress: 'To the press', toLive: 'To the latest', scrub: 'Time of the evidence', press: 'Press', closePanel: 'Close panel', choose: 'Show {camera} large',
     zoomIn: 'Zoom in', zoomOut: 'Zoom out', fit: 'Whole district', north: 'N',
     demo: 'DEMO', demoPress: 'Press', demoDown: 'Take down', demoUp: 'Bring up', demoCut: 'Cut backhaul', demoJoin: 'Restore backhaul',
     failed: 'Did not work: {why}', newIncident: '{kind} at {button}',
     legend: 'Legend',
-    help: [['↑ ↓  Enter', 'choose in the list'], ['1 2 3', 'incidents, buttons, cameras'], ['S', 'seen'], ['D', 'dispatched'], ['C', 'close'], ['Space', 'play or pause'], ['← →', '5 seconds back, on'], ['P', 'to the press'], ['L', 'to the latest'], ['M', 'sound of the camera'], ['V', 'next camera'], ['+ − 0', 'zoom in, out, whole district'], ['Esc', 'close the panel']],
+    help: [['↑ ↓  Enter', 'choose in the list'], ['1 2 3', 'incidents, buttons, cameras'], ['S', 'seen'], ['D', 'dispatched'], ['C', 'close'], ['Space', 'play or pause'], ['← →', '5 seconds back, on'], ['P', 'to the press'], ['L', 'live, or the latest evidence'], ['M', 'sound of the camera'], ['V', 'next camera'], ['+ − 0', 'zoom in, out, whole district'], ['Esc', 'close the panel']],
   },
 };
 
