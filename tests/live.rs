@@ -109,9 +109,24 @@ fn a_press_rings_at_the_page_with_the_place_live_in_the_card_until_somebody_has_
 }
 
 #[test]
+fn a_browser_that_crashes_leaves_no_session_behind() {
+    let rig = cameras(0, 1);
+    let site = Site::new().buttons(1).camera("cam", 10, &format!("rtsp://127.0.0.1:{}/cam0", rig.port)).window(10, 5);
+    let gateway = site.start();
+    gateway.cameras_live(1, Duration::from_secs(5));
+    let Some(seen) = watch(&gateway, "cam", 2, &["crash=1"]) else { return };
+    assert!(seen["frames"].as_u64().unwrap() > 15, "{seen}");
+    support::eventually(Duration::from_secs(60), "the session ends", || sessions(&gateway).then_some(()));
+}
+
+#[test]
 fn an_offer_that_cannot_be_answered_is_refused_with_a_reason() {
     let rig = cameras(0, 1);
-    let site = Site::new().buttons(1).camera("cam", 10, &format!("rtsp://127.0.0.1:{}/cam0", rig.port));
+    let site = Site::new().buttons(1).camera("cam", 10, &format!("rtsp://127.0.0.1:{}/cam0", rig.port)).camera(
+        "jpeg",
+        20,
+        &format!("rtsp://127.0.0.1:{}/mjpeg", rig.port),
+    );
     let gateway = site.start();
     let offer = |camera: &str, kind: &str, sdp: &str| {
         let path = format!("/v1/cameras/{camera}/whep");
@@ -126,5 +141,11 @@ fn an_offer_that_cannot_be_answered_is_refused_with_a_reason() {
         assert!(status == 400 && detail.contains("offer"), "{nonsense:?}: {status} {detail}");
     }
     assert_eq!(offer("cam", "application/sdp", &"a".repeat(100_000)).0, 413);
+    gateway.cameras_live(2, Duration::from_secs(2));
+    let vp8 = "v=0\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\na=rtpmap:96 VP8/90000\r\n";
+    for (camera, codec) in [("cam", "H264"), ("jpeg", "Jpeg")] {
+        let (status, detail) = offer(camera, "application/sdp", vp8);
+        assert!(status == 406 && detail.contains(codec), "{status} {detail}");
+    }
     assert!(sessions(&gateway), "nothing is left of them");
 }

@@ -52,6 +52,7 @@ fn problem(error: Unwatched) -> Problem {
     let detail = error.to_string();
     match error {
         Unwatched::NoCamera(_) => Problem::not_found(detail),
+        Unwatched::Refused(Refused::Codec(_)) => Problem::new(StatusCode::NOT_ACCEPTABLE, detail),
         Unwatched::Refused(Refused::Offer(_)) => Problem::bad_request(detail),
         Unwatched::NoPort | Unwatched::Refused(Refused::Full(_) | Refused::NoAddress) => Problem::unavailable(detail),
     }

@@ -6,7 +6,24 @@ use str0m::{
     media::{Mid, Pt},
 };
 
+use super::Refused;
 use crate::media::frame::{Codec, Format};
+
+/// Whether a browser that offers this can be shown pictures of that codec.
+///
+/// # Errors
+/// [`Refused::Codec`], when it cannot.
+pub(super) fn agree(offer: &str, codec: Codec) -> Result<(), Refused> {
+    let name = match codec {
+        Codec::H264 => "H264/90000",
+        Codec::H265 => "H265/90000",
+        // RTP has none for the others that a browser knows.
+        _ => "",
+    };
+    let asks = offer.lines().any(|line| line.starts_with("m=video"));
+    let takes = |line: &str| line.starts_with("a=rtpmap:") && line.trim_end().ends_with(name);
+    if asks && (name.is_empty() || !offer.lines().any(takes)) { Err(Refused::Codec(codec)) } else { Ok(()) }
+}
 
 /// The payload type and RTP clock for frames of that format. None: the browser takes none.
 pub(super) fn choose(rtc: &Rtc, mid: Mid, format: &Format) -> Option<(Pt, u32)> {

@@ -35,7 +35,7 @@ use self::{
 use crate::{
     district::ids::CameraId,
     host::{clock, scope::Scope},
-    media::ring::Ring,
+    media::{frame::Codec, ring::Ring},
 };
 
 /// How browsers reach us.
@@ -63,6 +63,9 @@ pub enum Refused {
     /// The offer is not what a browser says.
     #[error("the SDP offer cannot be answered: {0}")]
     Offer(String),
+    /// The camera sends what this browser does not take.
+    #[error("the camera sends {0:?}, which this browser does not take live; set the camera to H.264")]
+    Codec(Codec),
     /// Too many are served already.
     #[error("{0} sessions are served already, and no more can be; close one")]
     Full(usize),

@@ -32,8 +32,10 @@ use crate::{
     },
 };
 
-/// A peer that is not connected within this is given up, and one that was, so long after it was lost.
+/// A peer that is not connected within this is given up.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// One that was is given up so long after it was lost: a browser that comes back begins a session of its own.
+const LOST: Duration = Duration::from_secs(5);
 /// A browser that lost pictures begins anew at most this often.
 const RESTART: Duration = Duration::from_secs(1);
 /// Bytes of old frames that go out at once, and the pause after them: a burst that is larger is lost in buffers.
@@ -77,6 +79,11 @@ impl Session {
         board: &Arc<Switchboard>,
         (ring, parcels): (Arc<Ring>, Arc<Parcels>),
     ) -> Result<(String, Self), Refused> {
+        if let Some(Read::Frame(frame)) = ring.reader(Start::LastKey).try_next()
+            && frame.track == Track::Video
+        {
+            codecs::agree(offer, frame.format.codec)?;
+        }
         let offer = SdpOffer::from_sdp_string(offer).map_err(|e| Refused::Offer(e.to_string()))?;
         let now = clock::instant();
         let mut rtc = config().build(now);
@@ -164,7 +171,7 @@ impl Session {
                 self.begin_anew();
             }
             Event::IceConnectionStateChange(IceConnectionState::Disconnected) => {
-                self.until = Some(clock::instant() + PATIENCE);
+                self.until = Some(clock::instant() + LOST);
             }
             Event::IceConnectionStateChange(_) if self.connected => self.until = None,
             // On a bad line it asks again and again; each answer is more for that line to carry.

@@ -1,11 +1,12 @@
 // Watches a camera live in a real browser, if wanted over a bad line, and prints what the browser counted.
-// node live.mjs URL CAMERA SECONDS [loss=0.05] [delay=150]
+// node live.mjs URL CAMERA SECONDS [loss=0.05] [delay=150] [crash=1]: with `crash` the browser is killed at the end.
 
+import { execFileSync } from 'node:child_process';
 import dgram from 'node:dgram';
 import { chromium } from 'playwright-core';
 
 const [base, camera, seconds, ...rest] = process.argv.slice(2);
-const { loss = 0, delay = 0 } = Object.fromEntries(rest.map((one) => one.split('=')).map(([name, value]) => [name, Number(value)]));
+const { loss = 0, delay = 0, crash = 0 } = Object.fromEntries(rest.map((one) => one.split('=')).map(([name, value]) => [name, Number(value)]));
 
 const FLAGS = [
   '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update',
@@ -40,7 +41,7 @@ await page.exposeFunction('throughBadLine', async (answer) => {
   return answer.replaceAll(` ${port} typ host`, ` ${await badLine(port)} typ host`);
 });
 
-const seen = await page.evaluate(async ({ url, seconds }) => {
+const seen = await page.evaluate(async ({ url, seconds, crash }) => {
   const peer = new RTCPeerConnection();
   const video = Object.assign(document.createElement('video'), { muted: true, autoplay: true, srcObject: new MediaStream() });
   document.body.append(video);
@@ -65,6 +66,7 @@ const seen = await page.evaluate(async ({ url, seconds }) => {
   if (answered.status !== 201) return { status: answered.status, answer };
   await peer.setRemoteDescription({ type: 'answer', sdp: await window.throughBadLine(answer) });
   await new Promise((done) => setTimeout(done, seconds * 1000));
+  if (crash) return { status: answered.status, frames: held.length };
   const result = { status: answered.status, times, size: [video.videoWidth, video.videoHeight] };
   const half = held.slice(held.length / 2).sort((a, b) => a - b);
   result.held_ms = half[Math.floor(half.length / 2)];
@@ -78,8 +80,9 @@ const seen = await page.evaluate(async ({ url, seconds }) => {
   result.deleted = [await end(), await end()];
   peer.close();
   return result;
-}, { url: `${base}/v1/cameras/${camera}/whep`, seconds: Number(seconds) });
+}, { url: `${base}/v1/cameras/${camera}/whep`, seconds: Number(seconds), crash });
 
 console.log(JSON.stringify(seen));
-await browser.close();
+if (crash) execFileSync('pkill', ['-KILL', '-P', String(process.pid)]);
+else await browser.close();
 process.exit(0);

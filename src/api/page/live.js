@@ -59,6 +59,8 @@ export class LiveView {
       this.#session = session;
       await peer.setRemoteDescription({ type: 'answer', sdp: await answer.text() });
     } catch (error) {
+      // Not acceptable: no other try would bring a codec that this browser has.
+      if (error.status === 406) this.#wait = LONGEST_WAIT_MS * 6;
       this.#again(peer, error.message);
     }
   }
@@ -70,7 +72,7 @@ export class LiveView {
     this.onState('lost', why);
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => this.#connect(), this.#wait * (0.75 + Math.random() / 2));
-    this.#wait = Math.min(this.#wait * 2, LONGEST_WAIT_MS);
+    this.#wait = Math.min(this.#wait * 2, Math.max(this.#wait, LONGEST_WAIT_MS));
   }
 
   #hangUp() {

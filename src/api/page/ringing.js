@@ -46,8 +46,8 @@ export class Ringing {
       h('span', { class: 'line' }, badge(incident), h('span', { class: 'age', 'data-age': incident.pressed_at.at }, span(Date.now() - Date.parse(incident.pressed_at.at)))),
       h('b', {}, incident.button.name));
     this.#root.append(element);
-    const say = (state) => {
-      message.textContent = { waiting: t('waitingPictures'), lost: t('noLivePicture'), live: '' }[state];
+    const say = (state, why) => {
+      message.textContent = { waiting: t('waitingPictures'), lost: why || t('noLivePicture'), live: '' }[state];
       element.dataset.live = state;
     };
     const live = camera ? new LiveView(video, camera.live, say) : null;
