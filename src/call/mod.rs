@@ -34,7 +34,7 @@ use self::{
 };
 use crate::{
     district::ids::CameraId,
-    host::{clock, scope::Scope},
+    host::{beat::Beat, clock, scope::Scope},
     media::{frame::Codec, ring::Ring},
 };
 
@@ -127,6 +127,8 @@ pub struct Calls(Arc<Shared>);
 
 struct Shared {
     settings: Settings,
+    /// What everything here runs on: however many watch, presses are taken elsewhere. Its scope ends before it.
+    thread: Beat,
     socket: Arc<Socket>,
     board: Arc<Switchboard>,
     scope: Scope,
@@ -141,8 +143,11 @@ struct Inner {
 
 /// Binds the port and serves it in `scope`.
 pub fn start(settings: Settings, scope: &Scope) -> Result<Calls, Error> {
-    let bound = Socket::bind(settings.listen).map_err(|source| Error { address: settings.listen, source })?;
-    let (socket, board) = (Arc::new(bound), Arc::new(Switchboard::default()));
+    let failed = |source| Error { address: settings.listen, source };
+    let thread = Beat::prompt("calls").map_err(failed)?;
+    let inside = thread.enter();
+    let socket = Arc::new(Socket::bind(settings.listen).map_err(failed)?);
+    let board = Arc::new(Switchboard::default());
     let stopping = scope.stopping();
     scope.spawn("webrtc", {
         let (socket, board) = (socket.clone(), board.clone());
@@ -160,7 +165,8 @@ pub fn start(settings: Settings, scope: &Scope) -> Result<Calls, Error> {
             }
         }
     });
-    Ok(Calls(Arc::new(Shared { settings, socket, board, scope: scope.clone(), inner: Mutex::default() })))
+    drop(inside);
+    Ok(Calls(Arc::new(Shared { thread, settings, socket, board, scope: scope.clone(), inner: Mutex::default() })))
 }
 
 impl Calls {
@@ -195,6 +201,7 @@ impl Calls {
         shared.lock().sessions.insert(id.clone(), hang_up);
         let (calls, ended) = (self.clone(), id.clone());
         let stopping = shared.scope.stopping();
+        let _inside = shared.thread.enter();
         shared.scope.spawn("webrtc session", async move {
             let _meanwhile = meanwhile;
             session.run(hung_up, stopping).await;

@@ -1,4 +1,5 @@
-//! A thread that serves many sockets in beats instead of at every packet.
+//! A thread of its own for tasks that must not keep others waiting; if wanted it serves its sockets in beats instead of at
+//! every packet.
 //!
 //! Dozens of cameras send something every few milliseconds each. To be woken for every packet costs more than to read it; so
 //! the thread sleeps a moment after its work, and then reads what has come for all of them together. It is what network
@@ -22,7 +23,7 @@ const BEAT: Duration = Duration::from_millis(20);
 /// The same while somebody is watching live.
 const HURRIED: Duration = Duration::from_millis(1);
 
-/// A runtime of its own that runs in beats. Its tasks end with it, so stop their scope first.
+/// A runtime of its own, on one thread. Its tasks end with it, so stop their scope first.
 #[derive(Debug)]
 pub struct Beat {
     handle: runtime::Handle,
@@ -41,11 +42,20 @@ impl Drop for Hurry {
 }
 
 impl Beat {
-    /// Starts the thread.
+    /// Starts a thread that serves its sockets at once.
+    pub fn prompt(name: &str) -> io::Result<Self> {
+        Self::run(name, Arc::default(), || {})
+    }
+
+    /// Starts a thread that runs in beats.
     pub fn start(name: &str) -> io::Result<Self> {
         let hurried = Arc::new(AtomicUsize::new(0));
         let watched = hurried.clone();
         let moment = move || thread::sleep(if watched.load(Relaxed) > 0 { HURRIED } else { BEAT });
+        Self::run(name, hurried, moment)
+    }
+
+    fn run(name: &str, hurried: Arc<AtomicUsize>, moment: impl Fn() + Send + Sync + 'static) -> io::Result<Self> {
         let runtime = runtime::Builder::new_current_thread().enable_all().on_thread_park(moment).build()?;
         let (handle, stop) = (runtime.handle().clone(), Arc::new(Notify::new()));
         let stopped = stop.clone();
@@ -59,7 +69,7 @@ impl Beat {
         Hurry(self.hurried.clone())
     }
 
-    /// While what this returns lives, tasks that are spawned on this thread run in beats.
+    /// While what this returns lives, tasks that are spawned here run on that thread.
     pub fn enter(&self) -> runtime::EnterGuard<'_> {
         self.handle.enter()
     }
