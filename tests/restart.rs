@@ -20,7 +20,7 @@ use chowki::district::{evidence::GapReason, press::Progress};
 use evidence::{all_there, of};
 use gateway::{SOON, Site, quiet_port};
 use mqtt::{Button, Headquarters};
-use support::{cameras, eventually, mosquitto};
+use support::{cameras, eventually, lead, mosquitto};
 
 const LONG: Duration = Duration::from_secs(60);
 const SECOND: Duration = Duration::from_secs(1);
@@ -115,9 +115,10 @@ fn a_press_without_headquarters_is_recorded_and_delivered_when_it_is_back() {
     std::thread::sleep(Duration::from_millis(500));
     assert_eq!(gateway.incidents().len(), 2, "what is held is shown after a restart");
 
-    // Subscribed before the gateway comes back to it, so nothing is missed.
-    let broker = mosquitto(port, dir.path(), "");
+    // Subscribed before the gateway finds it, so nothing is missed.
+    let broker = mosquitto(quiet_port(), dir.path(), "");
     let hq = Headquarters::subscribe(broker.port);
+    lead(port, broker.port);
     second.until("p-2", "delivered");
     button.until("p-1", "delivered");
     eventually(SOON, "both at headquarters", || {

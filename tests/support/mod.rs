@@ -41,6 +41,20 @@ pub fn eventually<T>(limit: Duration, what: &str, mut check: impl FnMut() -> Opt
     }
 }
 
+/// Opens a port of loopback that leads to another one, until the process ends.
+pub fn lead(port: u16, to: u16) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
+    std::thread::spawn(move || {
+        for near in listener.incoming().map_while(Result::ok) {
+            let Ok(far) = TcpStream::connect((Ipv4Addr::LOCALHOST, to)) else { continue };
+            let (mut a, mut b) = (near.try_clone().unwrap(), far.try_clone().unwrap());
+            let (mut near, mut far) = (near, far);
+            std::thread::spawn(move || std::io::copy(&mut a, &mut far));
+            std::thread::spawn(move || std::io::copy(&mut b, &mut near));
+        }
+    });
+}
+
 /// A child process that dies with its owner.
 pub struct Peer {
     pub child: Child,
