@@ -172,9 +172,9 @@ impl Job {
         };
         let mut caught = Caught::NotYet;
         let mut reader = match past {
-            Some(Past { paused: Some(Paused { recording, reader, next }), .. }) => {
-                shelf.go_on(recording, next).await;
-                reader
+            Some(Past { paused: Some(mut paused), .. }) => {
+                shelf.go_on(paused.recording, paused.next, &mut paused.reader).await;
+                paused.reader
             }
             past => ring.reader(Start::Arrived(past.map_or(self.order.from, |p| p.until.max(self.order.from)))),
         };
@@ -335,10 +335,20 @@ impl Shelf {
         }
     }
 
-    /// Takes a recording up again, with the frame that ended its window first.
-    async fn go_on(&mut self, recording: Recording, next: Option<Arc<Frame>>) {
+    /// Takes a recording up again, with the frame that ended its window first; where the ring no longer holds what came
+    /// after that, with the first that it holds.
+    async fn go_on(&mut self, mut recording: Recording, next: Option<Arc<Frame>>, reader: &mut Reader) {
+        let first = reader.try_next();
+        let pieces = if matches!(first, Some(Read::Skipped(_))) { recording.skip() } else { Vec::new() };
         self.recording = Some(recording);
-        if let Some(frame) = next {
+        self.put(pieces).await;
+        if let Some(Read::Frame(frame)) = first {
+            for frame in next.into_iter().chain([frame]) {
+                self.frame(&frame).await;
+            }
+        } else if first.is_none()
+            && let Some(frame) = next
+        {
             self.frame(&frame).await;
         }
     }
@@ -567,6 +577,10 @@ mod tests {
     impl Rig {
         /// A frame, dated so many seconds off, as a new timeline when that changes. Every 25th is a key frame.
         fn push(&mut self, off: i64) {
+            self.push_bytes(off, 64);
+        }
+
+        fn push_bytes(&mut self, off: i64, bytes: usize) {
             let key = self.pushed % 25 == 0 || off != 0;
             self.pushed += 1;
             let now = clock::now();
@@ -579,7 +593,7 @@ mod tests {
                 key,
                 lost_before: 0,
                 format: self.format.clone(),
-                data: Bytes::from(vec![0; 64]),
+                data: Bytes::from(vec![0; bytes]),
             });
         }
 
@@ -637,6 +651,20 @@ mod tests {
         let parts: Vec<_> = held.iter().map(|o| &o.meta).filter(|m| m.from < m.to).collect();
         assert!(parts.len() > 2 && gaps.is_empty(), "{} parts, {gaps:?}", parts.len());
         assert!(parts.windows(2).all(|w| w[0].to == w[1].from), "{parts:?}");
+    }
+
+    #[tokio::test]
+    async fn a_recording_that_is_extended_after_the_ring_has_moved_on_says_that_nobody_was_slow() {
+        let mut rig = rig(64 << 20);
+        rig.recorders.order(rig.order.clone());
+        let mut gaps = rig.until_ended(0).await;
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        (0..60).for_each(|_| rig.push_bytes(0, 40_000));
+        let until = clock::mono() + Duration::from_millis(1_200);
+        rig.recorders.order(RecordOrder { until, ..rig.order.clone() });
+        gaps.extend(rig.until_ended(0).await);
+        let reasons: Vec<_> = gaps.iter().map(|g| g.reason).collect();
+        assert_eq!(reasons, [GapReason::BeforeRing], "{gaps:?}");
     }
 
     #[tokio::test]
