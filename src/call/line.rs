@@ -95,15 +95,7 @@ mod tests {
     }
 
     fn frame(timeline: u32, ms: i64, arrived: u64) -> Frame {
-        let format = Format {
-            codec: Codec::H264,
-            clock_rate: 90_000,
-            width: 0,
-            height: 0,
-            channels: 0,
-            config: Bytes::new(),
-            rfc6381: String::new(),
-        };
+        let format = Format::bare(Codec::H264, 90_000);
         Frame {
             track: Track::Video,
             timeline,

@@ -34,7 +34,7 @@ use self::{
 };
 use crate::{
     district::ids::CameraId,
-    host::{beat::Beat, clock, scope::Scope},
+    host::{clock, scope::Scope, thread::Thread},
     media::{frame::Codec, ring::Ring},
 };
 
@@ -128,7 +128,7 @@ pub struct Calls(Arc<Shared>);
 struct Shared {
     settings: Settings,
     /// What everything here runs on: however many watch, presses are taken elsewhere. Its scope ends before it.
-    thread: Beat,
+    thread: Thread,
     socket: Arc<Socket>,
     board: Arc<Switchboard>,
     scope: Scope,
@@ -144,7 +144,7 @@ struct Inner {
 /// Binds the port and serves it in `scope`.
 pub fn start(settings: Settings, scope: &Scope) -> Result<Calls, Error> {
     let failed = |source| Error { address: settings.listen, source };
-    let thread = Beat::prompt("calls").map_err(failed)?;
+    let thread = Thread::prompt("calls").map_err(failed)?;
     let inside = thread.enter();
     let socket = Arc::new(Socket::bind(settings.listen).map_err(failed)?);
     let board = Arc::new(Switchboard::default());
@@ -189,16 +189,19 @@ impl Calls {
         if candidates.is_empty() {
             return Err(Refused::NoAddress);
         }
-        let most = shared.settings.sessions;
-        if shared.lock().sessions.len() >= most {
-            return Err(Refused::Full(most));
-        }
-        let parcels = shared.lock().parcels(camera);
-        let of = (ring.clone(), parcels);
-        let (answer, session) = Session::answer(offer, &candidates, shared.socket.clone(), &shared.board, of)?;
-        let id = SessionId::random().ok_or_else(|| Refused::Offer("no random numbers to be had".into()))?;
         let (hang_up, hung_up) = oneshot::channel();
-        shared.lock().sessions.insert(id.clone(), hang_up);
+        let id = SessionId::random().ok_or_else(|| Refused::Offer("no random numbers to be had".into()))?;
+        let parcels = {
+            let mut inner = shared.lock();
+            if inner.sessions.len() >= shared.settings.sessions {
+                return Err(Refused::Full(shared.settings.sessions));
+            }
+            inner.sessions.insert(id.clone(), hang_up);
+            inner.parcels(camera)
+        };
+        let of = (ring.clone(), parcels);
+        let answered = Session::answer(offer, &candidates, shared.socket.clone(), &shared.board, of);
+        let (answer, session) = answered.inspect_err(|_| drop(shared.lock().sessions.remove(&id)))?;
         let (calls, ended) = (self.clone(), id.clone());
         let stopping = shared.scope.stopping();
         let _inside = shared.thread.enter();

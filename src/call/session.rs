@@ -66,6 +66,8 @@ pub(super) struct Session {
     until: Option<Instant>,
     /// When it last began at a key frame.
     restarted: Instant,
+    /// Until when no frame is sent, after a burst.
+    rests: Option<Instant>,
     outbox: Outbox,
     random: fastrand::Rng,
 }
@@ -105,6 +107,7 @@ impl Session {
             connected: false,
             until: Some(now + PATIENCE),
             restarted: now,
+            rests: None,
             outbox: Outbox::default(),
             random: fastrand::Rng::new(),
         };
@@ -130,13 +133,14 @@ impl Session {
             if self.until.is_some_and(|until| clock::instant() >= until) {
                 break if self.connected { "lost" } else { "never connected" }.into();
             }
-            let wake = self.until.map_or(deadline, |until| until.min(deadline));
+            self.rests = self.rests.filter(|until| clock::instant() < *until);
+            let wake = [self.until, self.rests].into_iter().flatten().fold(deadline, Instant::min);
             let turn = tokio::select! {
                 biased;
                 () = &mut stopping => break "the gateway stops".into(),
                 _ = &mut hung_up => break "hung up".into(),
                 Some(datagram) = self.plugged.inbox.recv() => self.received(&datagram),
-                read = self.reader.next(), if self.connected => self.read(read).await,
+                read = self.reader.next(), if self.connected && self.rests.is_none() => self.read(read),
                 () = tokio::time::sleep_until(wake.into()) => self.rtc.handle_input(Input::Timeout(clock::instant())),
             };
             if let Err(error) = turn {
@@ -175,7 +179,7 @@ impl Session {
             }
             Event::IceConnectionStateChange(_) if self.connected => self.until = None,
             // On a bad line it asks again and again; each answer is more for that line to carry.
-            Event::KeyframeRequest(_) if self.restarted.elapsed() >= RESTART => self.begin_anew(),
+            Event::KeyframeRequest(_) if clock::instant() >= self.restarted + RESTART => self.begin_anew(),
             _ => {}
         }
     }
@@ -207,8 +211,8 @@ impl Session {
         if self.rtc.accepts(&input) { self.rtc.handle_input(input) } else { Ok(()) }
     }
 
-    /// Sends a frame, and all that are there behind it.
-    async fn read(&mut self, read: Read) -> Result<(), RtcError> {
+    /// Sends a frame and those that are there behind it, a burst at most.
+    fn read(&mut self, read: Read) -> Result<(), RtcError> {
         let (mut next, mut burst) = (Some(read), 0);
         while let Some(read) = next {
             match read {
@@ -218,11 +222,14 @@ impl Session {
                 }
                 // Older than all that is kept: nobody wants to see that.
                 Read::Skipped(_) => self.begin_anew(),
-                Read::Ended => self.rtc.disconnect(),
+                Read::Ended => {
+                    self.rtc.disconnect();
+                    return Ok(());
+                }
             }
             if burst >= BURST {
-                tokio::time::sleep(PAUSE).await;
-                burst = 0;
+                self.rests = Some(clock::instant() + PAUSE);
+                return Ok(());
             }
             next = self.reader.try_next();
         }
@@ -241,7 +248,9 @@ impl Session {
         let Some(payloads) = self.parcels.of(frame) else { return Ok(()) };
         let line = out.line.get_or_insert_with(|| Line::new(rate, &mut self.random));
         let stamp = line.stamp(frame, now, payloads.len());
-        let captured = clock::instant() - now.since(frame.arrived);
+        let sent = clock::instant();
+        // The clock that frames are dated by counts suspends too, this one does not.
+        let captured = sent.checked_sub(now.since(frame.arrived)).unwrap_or(sent);
         let mut direct = self.rtc.direct_api();
         let Some(stream) = direct.stream_tx_by_mid(out.mid, None) else { return Ok(()) };
         let last = payloads.len().saturating_sub(1);

@@ -1,6 +1,6 @@
-//! Whose datagram it is. A session is found by the address that its datagrams come from; an address nobody knows yet must
-//! first ask for one by name: the user name of an ICE check (RFC 8445 section 7.3) begins with the name that our answer
-//! gave the session. Everything else is nobody's.
+//! Whose datagram it is. An ICE check names its session: its user name (RFC 8445 section 7.3) begins with the name that our
+//! answer gave. What else comes from the address of a check belongs to the session of the latest one: a router gives an
+//! address that was one browser's to the next. Everything else is nobody's.
 
 use std::{
     collections::HashMap,
@@ -37,7 +37,13 @@ pub(super) struct Switchboard {
 #[derive(Debug, Default)]
 struct Inner {
     by_name: HashMap<String, Inbox>,
-    by_address: HashMap<SocketAddr, mpsc::Sender<Datagram>>,
+    by_address: HashMap<SocketAddr, Whose>,
+}
+
+#[derive(Debug)]
+struct Whose {
+    name: String,
+    sender: mpsc::Sender<Datagram>,
 }
 
 #[derive(Debug)]
@@ -70,27 +76,34 @@ impl Switchboard {
     pub fn pass(&self, at: Instant, received: Received<'_>) {
         let Received { from, to, bytes } = received;
         let mut inner = self.lock();
-        let Some(sender) = inner.by_address.get(&from).cloned().or_else(|| inner.introduce(from, bytes)) else {
-            return;
-        };
+        if let Some(name) = name_in(bytes) {
+            inner.introduce(from, &name);
+        }
+        let Some(sender) = inner.by_address.get(&from).map(|whose| whose.sender.clone()) else { return };
         drop(inner);
         let _ = sender.try_send(Datagram { at, from, to, bytes: bytes.into() });
     }
 }
 
+/// The session that an ICE check asks for.
+fn name_in(bytes: &[u8]) -> Option<String> {
+    // Nothing but a STUN message begins with these bits (RFC 7983 section 7).
+    if bytes.first().is_none_or(|b| *b > 3) {
+        return None;
+    }
+    let message = StunMessage::parse(bytes).ok().filter(StunMessage::is_binding_request)?;
+    message.split_username().map(|(name, _)| name.to_owned())
+}
+
 impl Inner {
-    /// An address that was not heard of before.
-    fn introduce(&mut self, from: SocketAddr, bytes: &[u8]) -> Option<mpsc::Sender<Datagram>> {
-        // Nothing but a STUN message begins with these bits (RFC 7983 section 7).
-        if bytes.first().is_none_or(|b| *b > 3) {
-            return None;
+    /// From now on this address is that session's, if there is one of that name.
+    fn introduce(&mut self, from: SocketAddr, name: &str) {
+        if self.by_address.get(&from).is_some_and(|whose| whose.name == name) {
+            return;
         }
-        let message = StunMessage::parse(bytes).ok().filter(StunMessage::is_binding_request)?;
-        let (name, _) = message.split_username()?;
-        let inbox = self.by_name.get_mut(name).filter(|i| i.addresses.len() < ADDRESSES)?;
+        let Some(inbox) = self.by_name.get_mut(name).filter(|i| i.addresses.len() < ADDRESSES) else { return };
         inbox.addresses.push(from);
-        self.by_address.insert(from, inbox.sender.clone());
-        Some(inbox.sender.clone())
+        self.by_address.insert(from, Whose { name: name.to_owned(), sender: inbox.sender.clone() });
     }
 }
 
@@ -98,7 +111,11 @@ impl Drop for Plugged {
     fn drop(&mut self) {
         let mut inner = self.board.lock();
         if let Some(inbox) = inner.by_name.remove(&self.name) {
-            inbox.addresses.iter().for_each(|address| drop(inner.by_address.remove(address)));
+            for address in inbox.addresses {
+                if inner.by_address.get(&address).is_some_and(|whose| whose.name == self.name) {
+                    inner.by_address.remove(&address);
+                }
+            }
         }
     }
 }

@@ -204,15 +204,7 @@ mod tests {
     fn rates_and_key_intervals_are_those_of_the_stream() {
         let counters = Counters::new();
         counters.state(Mono::default(), CameraState::Live, "");
-        let format = Arc::new(Format {
-            codec: Codec::H264,
-            clock_rate: 90_000,
-            width: 0,
-            height: 0,
-            channels: 0,
-            config: Bytes::new(),
-            rfc6381: String::new(),
-        });
+        let format = Arc::new(Format::bare(Codec::H264, 90_000));
         for i in 0..200_u64 {
             counters.frame(&Frame {
                 track: Track::Video,

@@ -21,7 +21,7 @@ use super::{
     forwarder::Bell,
     hq::Headquarters,
     ledger::{Answer, Ledger, Promises},
-    recorder::Recorders,
+    recorders::Recorders,
     work::Work,
 };
 use crate::{

@@ -14,8 +14,8 @@ use crate::{
         inventory::{Inventory, Source, Transport},
     },
     host::{
-        beat::{Beat, Hurry},
         scope::Scope,
+        thread::{Hurry, Thread},
     },
     media::ring::{Limits, Ring},
 };
@@ -29,7 +29,7 @@ pub struct Feeds {
     rings: Arc<HashMap<CameraId, Arc<Ring>>>,
     handles: Arc<Vec<CameraHandle>>,
     /// What the sessions run on; their scope ends before it.
-    beat: Option<Arc<Beat>>,
+    thread: Option<Arc<Thread>>,
 }
 
 impl Feeds {
@@ -44,8 +44,8 @@ impl Feeds {
         let limits = Limits { span: before + MARGIN, bytes: ring_bytes };
         warn_of_small_buffers(inventory);
         let settings = camera::Settings::default();
-        let beat = Beat::start("cameras").inspect_err(|e| warn!(error = %e, "no thread for cameras alone")).ok();
-        let inside = beat.as_ref().map(Beat::enter);
+        let thread = Thread::in_beats("cameras").inspect_err(|e| warn!(error = %e, "no thread for cameras alone")).ok();
+        let inside = thread.as_ref().map(Thread::enter);
         let mut rings = HashMap::new();
         let mut handles = Vec::new();
         for (id, source) in sources(inventory) {
@@ -54,13 +54,13 @@ impl Feeds {
             handles.push(camera::start(id, source, ring, reports.clone(), settings.clone(), scope));
         }
         drop(inside);
-        Self { rings: Arc::new(rings), handles: Arc::new(handles), beat: beat.map(Arc::new) }
+        Self { rings: Arc::new(rings), handles: Arc::new(handles), thread: thread.map(Arc::new) }
     }
 
     /// Rings that a test fills itself.
     #[cfg(test)]
     pub fn of(rings: impl IntoIterator<Item = (CameraId, Arc<Ring>)>) -> Self {
-        Self { rings: Arc::new(rings.into_iter().collect()), handles: Arc::default(), beat: None }
+        Self { rings: Arc::new(rings.into_iter().collect()), handles: Arc::default(), thread: None }
     }
 
     /// A camera's ring.
@@ -75,7 +75,7 @@ impl Feeds {
 
     /// Frames come as soon as they can while what this returns lives.
     pub fn hurry(&self) -> Option<Hurry> {
-        self.beat.as_ref().map(|beat| beat.hurry())
+        self.thread.as_ref().map(|thread| thread.hurry())
     }
 
     /// What was wrong with a camera at some time since then, the latest.

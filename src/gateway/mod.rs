@@ -18,7 +18,8 @@ pub mod forwarder;
 pub mod hq;
 pub mod ledger;
 mod metrics;
-pub mod recorder;
+mod recorder;
+pub mod recorders;
 mod settings;
 pub mod shelf;
 mod status;
@@ -51,7 +52,7 @@ use self::{
     forwarder::{Bell, Forwarded, Forwarder},
     hq::Headquarters,
     ledger::Ledger,
-    recorder::Recorders,
+    recorders::Recorders,
     work::Work,
 };
 

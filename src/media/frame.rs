@@ -54,6 +54,15 @@ pub struct Format {
     pub rfc6381: String,
 }
 
+#[cfg(test)]
+impl Format {
+    /// One of which nothing more is known, for tests.
+    pub fn bare(codec: Codec, clock_rate: u32) -> Self {
+        let (config, rfc6381) = (Bytes::new(), String::new());
+        Self { codec, clock_rate, width: 0, height: 0, channels: 0, config, rfc6381 }
+    }
+}
+
 /// One access unit: a picture, or a packet's worth of sound. Held once, shared by every reader.
 #[derive(Debug, Clone)]
 pub struct Frame {

@@ -138,8 +138,7 @@ mod tests {
     fn frame(codec: Codec, key: bool, units: &[Vec<u8>]) -> Frame {
         let data: Vec<u8> = units.iter().flat_map(|u| [&(u.len() as u32).to_be_bytes()[..], u].concat()).collect();
         let config = if codec == Codec::H264 { Bytes::from_static(AVCC) } else { Bytes::new() };
-        let format =
-            Format { codec, clock_rate: 90_000, width: 0, height: 0, channels: 0, config, rfc6381: String::new() };
+        let format = Format { config, ..Format::bare(codec, 90_000) };
         Frame {
             track: Track::Video,
             timeline: 0,

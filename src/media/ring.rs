@@ -251,15 +251,7 @@ mod tests {
 
     fn frame(track: Track, key: bool, ms: u64, len: usize) -> Frame {
         let codec = if track == Track::Video { Codec::H264 } else { Codec::Pcmu };
-        let format = Format {
-            codec,
-            clock_rate: 90_000,
-            width: 0,
-            height: 0,
-            channels: 0,
-            config: Bytes::new(),
-            rfc6381: String::new(),
-        };
+        let format = Format::bare(codec, 90_000);
         Frame {
             track,
             timeline: 0,

@@ -11,7 +11,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
-    thread,
+    thread as system,
     time::Duration,
 };
 
@@ -25,7 +25,7 @@ const HURRIED: Duration = Duration::from_millis(1);
 
 /// A runtime of its own, on one thread. Its tasks end with it, so stop their scope first.
 #[derive(Debug)]
-pub struct Beat {
+pub struct Thread {
     handle: runtime::Handle,
     stop: Arc<Notify>,
     hurried: Arc<AtomicUsize>,
@@ -41,17 +41,17 @@ impl Drop for Hurry {
     }
 }
 
-impl Beat {
+impl Thread {
     /// Starts a thread that serves its sockets at once.
     pub fn prompt(name: &str) -> io::Result<Self> {
         Self::run(name, Arc::default(), || {})
     }
 
     /// Starts a thread that runs in beats.
-    pub fn start(name: &str) -> io::Result<Self> {
+    pub fn in_beats(name: &str) -> io::Result<Self> {
         let hurried = Arc::new(AtomicUsize::new(0));
         let watched = hurried.clone();
-        let moment = move || thread::sleep(if watched.load(Relaxed) > 0 { HURRIED } else { BEAT });
+        let moment = move || system::sleep(if watched.load(Relaxed) > 0 { HURRIED } else { BEAT });
         Self::run(name, hurried, moment)
     }
 
@@ -59,7 +59,7 @@ impl Beat {
         let runtime = runtime::Builder::new_current_thread().enable_all().on_thread_park(moment).build()?;
         let (handle, stop) = (runtime.handle().clone(), Arc::new(Notify::new()));
         let stopped = stop.clone();
-        thread::Builder::new().name(name.into()).spawn(move || runtime.block_on(stopped.notified()))?;
+        system::Builder::new().name(name.into()).spawn(move || runtime.block_on(stopped.notified()))?;
         Ok(Self { handle, stop, hurried })
     }
 
@@ -75,7 +75,7 @@ impl Beat {
     }
 }
 
-impl Drop for Beat {
+impl Drop for Thread {
     fn drop(&mut self) {
         self.stop.notify_one();
     }
@@ -87,14 +87,14 @@ mod tests {
     use crate::host::scope::Scope;
 
     #[tokio::test]
-    async fn tasks_of_a_beat_sleep_read_and_end_with_their_scope() {
-        let beat = Beat::start("test").unwrap();
+    async fn tasks_of_such_a_thread_sleep_read_and_end_with_their_scope() {
+        let thread = Thread::in_beats("test").unwrap();
         let scope = Scope::new("test");
         let name = {
-            let _inside = beat.enter();
+            let _inside = thread.enter();
             scope.spawn("named", async {
                 tokio::time::sleep(Duration::from_millis(30)).await;
-                thread::current().name().map(str::to_owned)
+                system::current().name().map(str::to_owned)
             })
         };
         assert_eq!(name.await.unwrap().as_deref(), Some("test"));
