@@ -119,3 +119,70 @@ impl Drop for Plugged {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::clock;
+
+    /// An ICE check of the session `name`: user name, priority and a proof that nobody here looks at (RFC 8489
+    /// sections 5 and 14, RFC 8445 section 7.1.1).
+    fn check(name: &str) -> Vec<u8> {
+        let user = format!("{name}:them");
+        let mut attributes = Vec::new();
+        for (kind, value) in [(0x06, user.as_bytes()), (0x24, &[0, 0, 0, 1]), (0x08, &[0; 20])] {
+            attributes.extend([0, kind, 0, value.len() as u8]);
+            attributes.extend(value);
+            attributes.resize(attributes.len().next_multiple_of(4), 0);
+        }
+        let head = [0, 1, 0, attributes.len() as u8, 0x21, 0x12, 0xa4, 0x42];
+        [&head[..], &[7; 12], &attributes].concat()
+    }
+
+    struct Line {
+        board: Arc<Switchboard>,
+        from: SocketAddr,
+    }
+
+    impl Line {
+        fn says(&self, bytes: &[u8]) {
+            let to = "10.0.0.1:8443".parse().unwrap();
+            self.board.pass(clock::instant(), Received { from: self.from, to, bytes });
+        }
+    }
+
+    fn heard(session: &mut Plugged) -> usize {
+        std::iter::from_fn(|| session.inbox.try_recv().ok()).count()
+    }
+
+    #[test]
+    fn an_address_is_the_sessions_that_it_last_asked_for() {
+        let board = Arc::new(Switchboard::default());
+        let (mut a, mut b) = (board.plug("aaaa".into()), board.plug("bbbb".into()));
+        let line = Line { board: board.clone(), from: "192.0.2.7:5000".parse().unwrap() };
+        line.says(&[0x80, 0, 1]);
+        line.says(&check("cccc"));
+        assert_eq!((heard(&mut a), heard(&mut b)), (0, 0), "nobody is asked for yet");
+        line.says(&check("aaaa"));
+        line.says(&[0x80, 0, 1]);
+        assert_eq!((heard(&mut a), heard(&mut b)), (2, 0));
+        line.says(&check("bbbb"));
+        line.says(&[0x80, 0, 1]);
+        assert_eq!((heard(&mut a), heard(&mut b)), (0, 2), "the router gave the address to another browser");
+        drop(a);
+        line.says(&[0x80, 0, 1]);
+        assert_eq!(heard(&mut b), 1, "what another session leaves behind is not this one's");
+        drop(b);
+        assert!(board.lock().by_address.is_empty() && board.lock().by_name.is_empty());
+    }
+
+    #[test]
+    fn a_session_is_reached_from_some_addresses_and_not_from_any_number() {
+        let board = Arc::new(Switchboard::default());
+        let mut session = board.plug("aaaa".into());
+        for port in 1..100 {
+            Line { board: board.clone(), from: SocketAddr::from(([192, 0, 2, 7], port)) }.says(&check("aaaa"));
+        }
+        assert_eq!(heard(&mut session), ADDRESSES);
+    }
+}
