@@ -34,16 +34,37 @@ macro_rules! assets {
 pub const ASSETS: &[Asset] = assets! {
     "/", "index.html", HTML;
     "/page/app.js", "app.js", SCRIPT;
+    "/page/alarm.js", "alarm.js", SCRIPT;
     "/page/api.js", "api.js", SCRIPT;
+    "/page/call.js", "call.js", SCRIPT;
+    "/page/callbar.js", "callbar.js", SCRIPT;
+    "/page/calls.js", "calls.js", SCRIPT;
+    "/page/desk.js", "desk.js", SCRIPT;
+    "/page/dialog.js", "dialog.js", SCRIPT;
+    "/page/dom.js", "dom.js", SCRIPT;
+    "/page/en.js", "en.js", SCRIPT;
+    "/page/header.js", "header.js", SCRIPT;
+    "/page/ice.js", "ice.js", SCRIPT;
     "/page/incident.js", "incident.js", SCRIPT;
+    "/page/list.js", "list.js", SCRIPT;
     "/page/live.js", "live.js", SCRIPT;
     "/page/map.js", "map.js", SCRIPT;
+    "/page/microphone.js", "microphone.js", SCRIPT;
     "/page/mp4.js", "mp4.js", SCRIPT;
     "/page/player.js", "player.js", SCRIPT;
     "/page/ringing.js", "ringing.js", SCRIPT;
     "/page/strings.js", "strings.js", SCRIPT;
+    "/page/switchboard.js", "switchboard.js", SCRIPT;
+    "/page/tiles.js", "tiles.js", SCRIPT;
+    "/page/timebar.js", "timebar.js", SCRIPT;
+    "/page/ur.js", "ur.js", SCRIPT;
+    "/page/call.css", "call.css", STYLE;
+    "/page/incident.css", "incident.css", STYLE;
+    "/page/map.css", "map.css", STYLE;
+    "/page/side.css", "side.css", STYLE;
     "/page/style.css", "style.css", STYLE;
     "/page/icon.svg", "icon.svg", PICTURE;
+    "/page/icon-ringing.svg", "icon-ringing.svg", PICTURE;
 };
 
 /// The file at a path, if it is one of the page's.
