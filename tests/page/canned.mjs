@@ -87,21 +87,21 @@ const server = http.createServer((request, response) => {
   if (request.method === 'DELETE') {
     posts.push([`DELETE ${path}`, {}]);
     response.writeHead(204).end();
-    return;
+    return undefined;
   }
   if (request.method === 'POST') {
     let body = '';
     request.on('data', (part) => { body += part; });
     request.on('end', () => {
-      // Live pictures are tested with a real gateway.
-      if (path.endsWith('/whep')) return json({ detail: 'no live pictures here' }, 503);
       if (said.post) {
         const own = said.post(request, path, body);
         if (own) {
           Promise.resolve(own).then(({ code = 200, headers = {}, text = '{}' }) => response.writeHead(code, { 'Content-Type': 'application/json', ...headers }).end(text));
-          return;
+          return undefined;
         }
       }
+      // Live pictures are tested with a real gateway.
+      if (path.endsWith('/whep')) return json({ detail: 'no live pictures here' }, 503);
       posts.push([path, JSON.parse(body || '{}')]);
       const [, step] = /incidents\/[^/]*\/(\w+)$/.exec(path) ?? [];
       if (step) {
@@ -110,16 +110,16 @@ const server = http.createServer((request, response) => {
         incident.timeline.push({ at: iso(Date.now()), what: incident.state, proof: `by ${JSON.parse(body).by}` });
         send('incident', incident);
       }
-      json({});
+      return json({});
     });
-    return;
+    return undefined;
   }
   if (path === '/v1/events' || /^\/v1\/units\/[^/]*\/events$/.test(path)) {
     response.writeHead(200, { 'Content-Type': 'text/event-stream' });
     response.write(': hello\n\n');
     streams.add(response);
     request.on('close', () => streams.delete(response));
-    return;
+    return undefined;
   }
   const canned = { '/v1/district': { district: { id: 'saddar', name: 'Saddar, Peshawar', bounds: [place(-420, 330), place(420, -330)] }, version: '0.1.0', demo: true }, '/v1/buttons': { buttons }, '/v1/cameras': { cameras }, '/v1/incidents': { incidents, next: null }, '/v1/status': said.status, '/v1/me': said.me, '/v1/calls': said.calls && { calls: said.calls }, '/v1/ice-servers': { ice_servers: [] } };
   if (canned[path]) return json(canned[path]);

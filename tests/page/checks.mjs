@@ -23,7 +23,7 @@ export function complaintsOf(page) {
 /** For one page: `check(sentence, test)` waits until `test()` is true; `count`, `text` and `shot` look at it. */
 export function checks(page) {
   return {
-    async check(sentence, test, limit = 15000) {
+    async check(sentence, test, limit = Number(process.env.LIMIT ?? 15000)) {
       const until = Date.now() + limit;
       let seen;
       do {

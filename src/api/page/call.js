@@ -10,7 +10,7 @@ const LONGEST_WAIT_MS = 5000;
 // A connection that is not up after so long is given up.
 const PATIENCE_MS = 8000;
 // A line that is disturbed may mend itself; the gateway waits five seconds before it rings again.
-const DISTURBED_MS = 1500;
+const DISTURBED_MS = 500;
 const KEY = 'chowki-call';
 
 /** The call that this page was in when it was loaded anew, or null. */
@@ -129,7 +129,7 @@ export class Call {
         if (this.#ended) this.#lens.stop();
         this.#send(1, this.#lens);
       } catch (error) {
-        this.trouble = ['missing', 'busy'].includes(reason(error)) ? 'lensMissing' : 'lensDenied';
+        this.trouble ??= ['missing', 'busy'].includes(reason(error)) ? 'lensMissing' : 'lensDenied';
       }
     }
     this.onChange();

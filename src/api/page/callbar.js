@@ -158,6 +158,7 @@ export class CallBar {
     const had = one.contains(document.activeElement);
     one.hidden = !shown;
     set(text, t(key));
+    one.title = t(key);
     setIcon(place, sign);
     // The keyboard's place is not lost with the button that it stood on.
     if (had && !shown) queueMicrotask(() => [...this.acts.children].find((other) => other.matches('button:not([hidden])'))?.focus());

@@ -6,7 +6,9 @@ export const URGENCY = ['panic', 'medical', 'fire', 'accident', 'tamper', 'test'
 /** States of an incident that no operator has opened. */
 export const UNSEEN = ['received', 'recorded', 'delivered'];
 
-const pressedAt = (one) => Date.parse(one.pressed_at.at ?? one.pressed_at);
+/** Time of the press: of an incident, or of what is told of its call. */
+export const pressTime = ({ pressed_at: at }) => (typeof at === 'string' ? at : at.at);
+const pressedAt = (one) => Date.parse(pressTime(one));
 
 export class Calls {
   #calls = new Map();
@@ -80,7 +82,7 @@ export class Calls {
 
 /** An incident as far as its call tells of it, while its document is on its way. */
 export function stub(told) {
-  const at = new Date(pressedAt(told)).toISOString();
+  const at = pressTime(told);
   return {
     id: told.incident, revision: -1, kind: told.kind, test: told.kind === 'test', state: 'received', button: told.button,
     pressed_at: { at, clock_synchronised: true }, press_count: 1, presses: [{ at, kind: told.kind }], cameras: [], evidence: [], timeline: [],

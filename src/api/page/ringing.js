@@ -1,6 +1,7 @@
 // What rings, each as a card: what it is, where, since when and why again, and the place itself live, so that an operator
 // sees before she answers. She answers straight from the card.
 
+import { pressTime } from './calls.js';
 import { h, icon, screen } from './dom.js';
 import { badge } from './incident.js';
 import { LiveView } from './live.js';
@@ -63,11 +64,10 @@ export class Ringing {
     }
     const told = incident ?? call;
     card.call = call;
-    const at = call ? call.call.since : told.pressed_at.at;
-    const key = JSON.stringify([told.kind, told.state, call?.call.again, call?.call.group, call?.call.rings, at, calls.mayAnswer]);
+    const key = JSON.stringify([told.kind, told.state, call?.call.again, call?.call.group, call?.call.rings, calls.mayAnswer]);
     if (card.key !== key) {
       card.key = key;
-      const pressed = told.pressed_at.at ?? told.pressed_at;
+      const pressed = pressTime(told);
       const why = [call?.call.again && t(`again.${call.call.again}`, { group: call.call.group }), call && calls.isEscalated(call) && t('escalated', { group: call.call.group })].filter(Boolean).join(' ');
       card.line.replaceChildren(...badge({ state: 'recorded', ...told }).filter(Boolean), h('span', { class: 'age', 'data-age': pressed }, span(Date.now() - Date.parse(pressed))));
       card.why.textContent = why;

@@ -147,7 +147,7 @@ export class Switchboard {
     this.onChange();
     await call.start(voice);
     if (call.as !== as) toast(t('call.asListener'));
-    if (face && localStorage.getItem('chowki-lens') === 'on') await call.showLens(true);
+    if (face && call.as === 'speak' && localStorage.getItem('chowki-lens') === 'on') await call.showLens(true);
   }
 
   /** Another was first: then she listens, and is told so. */
