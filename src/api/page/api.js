@@ -54,8 +54,8 @@ export async function request(path, options = {}) {
 
 export const json = async (path) => (await request(path)).json();
 
-export async function post(path, body) {
-  return request(path, { method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(body ?? {}) });
+export async function post(path, body, more = {}) {
+  return request(path, { ...more, method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(body ?? {}) });
 }
 
 const pause = (ms) => new Promise((done) => setTimeout(done, ms));

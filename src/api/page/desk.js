@@ -82,9 +82,10 @@ export class Desk {
     return this.open.filter((one) => !one.test && UNSEEN.includes(one.state)).length;
   }
 
-  /** Open before closed, real before test, unseen before seen, then by urgency within the unseen, then the newest. */
+  /** Open before closed, real before test, what rings here, unseen before seen, then by urgency within those, then the newest. */
   get queue() {
-    const rank = (one) => [one.state === 'closed', one.test, !UNSEEN.includes(one.state), one.state === 'closed' ? 0 : URGENCY.indexOf(one.kind), -pressedAt(one)].map(Number);
+    const rings = (one) => Boolean(this.calls.of(one.id)) && this.calls.ringsHere(this.calls.of(one.id));
+    const rank = (one) => [one.state === 'closed', one.test, !rings(one), !UNSEEN.includes(one.state), one.state === 'closed' ? 0 : URGENCY.indexOf(one.kind), -pressedAt(one)].map(Number);
     return this.all.map((one) => [rank(one), one]).sort(([a], [b]) => a.map((n, i) => n - b[i]).find((n) => n) ?? 0).map(([, one]) => one);
   }
 }

@@ -57,14 +57,30 @@ pub const ASSETS: &[Asset] = assets! {
     "/page/switchboard.js", "switchboard.js", SCRIPT;
     "/page/tiles.js", "tiles.js", SCRIPT;
     "/page/timebar.js", "timebar.js", SCRIPT;
+    "/page/unit.js", "unit.js", SCRIPT;
+    "/page/unitline.js", "unitline.js", SCRIPT;
+    "/page/unitpress.js", "unitpress.js", SCRIPT;
+    "/page/unitprompts.js", "unitprompts.js", SCRIPT;
+    "/page/unitstate.js", "unitstate.js", SCRIPT;
     "/page/ur.js", "ur.js", SCRIPT;
     "/page/call.css", "call.css", STYLE;
     "/page/incident.css", "incident.css", STYLE;
     "/page/map.css", "map.css", STYLE;
     "/page/side.css", "side.css", STYLE;
     "/page/style.css", "style.css", STYLE;
+    "/page/unit.css", "unit.css", STYLE;
     "/page/icon.svg", "icon.svg", PICTURE;
     "/page/icon-ringing.svg", "icon-ringing.svg", PICTURE;
+    "/page/unit.html", "unit.html", HTML;
+    "/page/unit-answered.svg", "unit-answered.svg", PICTURE;
+    "/page/unit-calling.svg", "unit-calling.svg", PICTURE;
+    "/page/unit-coming.svg", "unit-coming.svg", PICTURE;
+    "/page/unit-ended.svg", "unit-ended.svg", PICTURE;
+    "/page/unit-hold.svg", "unit-hold.svg", PICTURE;
+    "/page/unit-lost.svg", "unit-lost.svg", PICTURE;
+    "/page/unit-offline.svg", "unit-offline.svg", PICTURE;
+    "/page/unit-ready.svg", "unit-ready.svg", PICTURE;
+    "/page/unit-reached.svg", "unit-reached.svg", PICTURE;
 };
 
 /// The file at a path, if it is one of the page's.

@@ -41,8 +41,10 @@ export class TimeBar {
     const { moment } = tiles;
     if (moment === null) return;
     const offset = Math.round((moment - pressed) / 1000);
-    const text = `${offset < 0 ? '−' : '+'}${span(Math.abs(offset) * 1000)}`;
-    this.time.replaceChildren(h('b', {}, text), ltr(clock(moment)));
+    const [sign, beyond] = [offset < 0 ? '−' : '+', Math.abs(offset)];
+    const text = `${sign}${span(beyond * 1000)}`;
+    // Minutes and seconds, which read alike in every language.
+    this.time.replaceChildren(h('b', { dir: 'ltr' }, `${sign}${Math.floor(beyond / 60)}:${String(beyond % 60).padStart(2, '0')}`), ltr(clock(moment)));
     if (document.activeElement !== this.range || !this.range.matches(':active')) this.range.value = String(this.#toBar(moment) * 1000);
     this.range.setAttribute('aria-valuetext', `${text}, ${clock(moment)}`);
   }
