@@ -14,6 +14,9 @@ pub mod line;
 mod parcels;
 mod session;
 mod socket;
+pub mod state;
+#[cfg(test)]
+mod state_tests;
 mod switchboard;
 
 use std::{

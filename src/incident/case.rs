@@ -5,12 +5,15 @@ use std::{
     time::Duration,
 };
 
-use crate::district::{
-    clock::{Mono, Utc},
-    evidence::{CameraEvidence, DOCUMENT_OBJECTS, EvidenceObject, GAPS_KEPT, Gap},
-    ids::{CameraId, IncidentId, PressId},
-    incident::{Incident, PRESSES_SHOWN, PressEntry, TIMELINE_SHOWN, TimelineEntry},
-    press::Progress,
+use crate::{
+    call::state::{self, Change},
+    district::{
+        clock::{Mono, Utc},
+        evidence::{CameraEvidence, DOCUMENT_OBJECTS, EvidenceObject, GAPS_KEPT, Gap},
+        ids::{CameraId, IncidentId, PressId},
+        incident::{Incident, PRESSES_SHOWN, PressEntry, TIMELINE_SHOWN, TimelineEntry},
+        press::Progress,
+    },
 };
 
 use super::record::{Anchor, Gone, Opened, PressKey, Reboot, Told, more_urgent};
@@ -74,6 +77,8 @@ pub struct Case {
     pub sent: (u64, Mono),
     /// Presses joined since, and wait for headquarters to acknowledge that one.
     pub behind: bool,
+    /// When the next group rings, if nobody answers.
+    pub escalates: Option<Mono>,
 }
 
 impl Case {
@@ -103,6 +108,7 @@ impl Case {
             unstored: false,
             sent: (0, published),
             behind: false,
+            escalates: None,
         };
         for camera in case.gone.keys().cloned().collect::<Vec<_>>() {
             case.settle(&camera);
@@ -210,6 +216,30 @@ impl Case {
             timeline.remove(TIMELINE_SHOWN / 2);
         }
         timeline.push(TimelineEntry { at, what, proof: proof.to_owned() });
+    }
+
+    /// Something happened to its call.
+    pub fn call(&mut self, change: Change, at: Utc) {
+        let Some(call) = &mut self.document.call else { return };
+        let line = state::line(call, &change);
+        let worth_telling = !matches!(change, Change::Spoke(_));
+        let answered = matches!(change, Change::Took { .. });
+        state::apply(call, change, at);
+        if let Some(line) = line {
+            self.note(at, line, "journal");
+        }
+        let voice = CameraId::of_operator();
+        if answered && self.evidence(&voice).is_none() {
+            // What the operator says is evidence like what a camera sees, from when she answers.
+            let to = self.anchor.wall.after(self.until.since(self.anchor.mono));
+            self.document.evidence.push(CameraEvidence::asked(voice, at, to.max(at)));
+        }
+        if worth_telling {
+            self.document.revision += 1;
+        } else {
+            // With the next revision for evidence, of which it is a part.
+            self.evidence_changed = true;
+        }
     }
 
     /// The evidence of one camera.

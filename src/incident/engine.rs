@@ -7,6 +7,7 @@
 //! What it decides about each kind of input stands in a file of its own: presses, headquarters, evidence
 //! and, after a start, resume. Here are its state, what is read of it, and the one way that state changes.
 
+mod calls;
 mod evidence;
 mod headquarters;
 mod presses;
@@ -36,7 +37,10 @@ use crate::district::{
     press::{Progress, StateMessage},
 };
 
-pub use self::headquarters::CommandError;
+pub use self::{
+    calls::{CallError, Calls},
+    headquarters::CommandError,
+};
 
 /// How the engine decides.
 #[derive(Debug, Clone)]
@@ -57,6 +61,8 @@ pub struct Settings {
     pub low_battery: f64,
     /// No headquarters is configured: nothing waits to be delivered.
     pub alone: bool,
+    /// How calls ring.
+    pub calls: Calls,
 }
 
 /// What the world is told once the records before it are synced.
@@ -79,8 +85,10 @@ pub struct Outputs {
     pub changed: BTreeSet<IncidentId>,
     /// Incidents whose document says more without a new revision, because headquarters knows it already: shown only.
     pub shown: BTreeSet<IncidentId>,
-    /// At once.
+    /// Recordings, at once.
     pub orders: Vec<RecordOrder>,
+    /// Incidents whose call changed: told at once.
+    pub calls: BTreeSet<IncidentId>,
 }
 
 /// The state of a district.
@@ -95,6 +103,8 @@ pub struct Engine {
     evidence_due: BTreeSet<(Mono, IncidentId)>,
     /// Incidents with presses that are put out by then at the latest.
     presses_due: BTreeSet<(Mono, IncidentId)>,
+    /// Incidents whose call wants something of time by then.
+    calls_due: BTreeSet<(Mono, IncidentId)>,
     journal_failing: bool,
 }
 
@@ -110,6 +120,7 @@ impl Engine {
             cameras: HashMap::new(),
             evidence_due: BTreeSet::new(),
             presses_due: BTreeSet::new(),
+            calls_due: BTreeSet::new(),
             journal_failing: false,
         }
     }
@@ -203,7 +214,8 @@ impl Engine {
     pub fn next_timeout(&self) -> Option<Mono> {
         let evidence = self.evidence_due.first().map(|(at, _)| *at);
         let presses = self.presses_due.first().map(|(at, _)| *at);
-        [self.supervision.next_timeout(), evidence, presses].into_iter().flatten().min()
+        let calls = self.calls_due.first().map(|(at, _)| *at);
+        [self.supervision.next_timeout(), evidence, presses, calls].into_iter().flatten().min()
     }
 
     /// Does what time alone brings: silent buttons, revisions for evidence.
@@ -225,6 +237,7 @@ impl Engine {
             self.revise(incident, now, out);
             self.close_finished_test(incident, now, out);
         }
+        self.calls_timeout(now, out);
         self.cases.forget_finished(self.settings.alone);
     }
 
