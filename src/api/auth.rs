@@ -116,7 +116,8 @@ pub async fn guard(State((access, right)): State<(Arc<Access>, Right)>, mut requ
     next.run(request).await
 }
 
-fn bearer(value: &str) -> Option<&str> {
+/// The token of an `Authorization` header.
+pub(super) fn bearer(value: &str) -> Option<&str> {
     let (scheme, token) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
 }

@@ -3,7 +3,12 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{clock::Utc, ids::IncidentId};
+use super::{
+    clock::Utc,
+    ids::{CameraId, IncidentId},
+    incident::{ButtonSummary, Incident},
+    press::PressKind,
+};
 
 /// How many stretches of speech a call carries: the latest.
 pub const SPOKE_SHOWN: usize = 32;
@@ -176,5 +181,52 @@ impl Call {
             ended: None,
             spoke: Vec::new(),
         }
+    }
+}
+
+/// A call as it is told at once, without the rest of its incident: the event `call` and `chowki/{district}/calls/{incident}`.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct CallEvent {
+    /// Of which incident.
+    pub incident: IncidentId,
+    /// What that is about.
+    pub kind: PressKind,
+    /// The button.
+    pub button: ButtonSummary,
+    /// When it was first pressed.
+    pub pressed_at: Utc,
+    /// The first of its cameras that can be watched: the unit's own, where it has one.
+    pub camera: Option<CallCamera>,
+    /// The call.
+    pub call: Call,
+}
+
+/// The camera that shows the scene.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct CallCamera {
+    /// Its id.
+    pub id: CameraId,
+    /// Its name.
+    pub name: String,
+    /// Path of its live view on the gateway.
+    pub live: String,
+}
+
+impl CallEvent {
+    /// Of an incident that has a call.
+    pub fn of(incident: &Incident) -> Option<Self> {
+        let call = incident.call.clone()?;
+        let camera = incident.cameras.iter().find_map(|camera| {
+            let live = camera.live.clone()?;
+            Some(CallCamera { id: camera.id.clone(), name: camera.name.clone(), live })
+        });
+        Some(Self {
+            incident: incident.id,
+            kind: incident.kind,
+            button: incident.button.clone(),
+            pressed_at: incident.pressed_at.at,
+            camera,
+            call,
+        })
     }
 }

@@ -32,7 +32,6 @@ use crate::{
 };
 
 /// A camera whose last frame is older than this is not sending.
-/// A camera whose last frame is older than this is not sending.
 const SENDING: Duration = Duration::from_secs(2);
 
 /// A recording that has caught up looks for frames again after this long: fragments take seconds, and to be woken for each
@@ -93,7 +92,7 @@ impl Job {
     async fn record(&mut self, past: Option<Past>) -> Option<Mono> {
         let (incident, camera) = (self.whose.incident, self.whose.camera.clone());
         let held = self.held().await;
-        let ring = self.feeds.ring(&camera).cloned();
+        let ring = self.feeds.recorded(&self.order.button, &camera).cloned();
         let sends = ring.as_ref().and_then(|r| r.newest()).is_some_and(|at| clock::mono().since(at) < SENDING);
         let mut shelf = Shelf::new(self, past.as_ref().map(|p| p.until), &held, sends);
         let Some(ring) = ring else {

@@ -10,7 +10,7 @@ use crate::{
     district::{
         clock::{Mono, Utc},
         evidence::{CameraEvidence, DOCUMENT_OBJECTS, EvidenceObject, GAPS_KEPT, Gap},
-        ids::{CameraId, IncidentId, PressId},
+        ids::{ButtonId, CameraId, IncidentId, PressId},
         incident::{Incident, PRESSES_SHOWN, PressEntry, TIMELINE_SHOWN, TimelineEntry},
         press::Progress,
     },
@@ -26,6 +26,8 @@ pub const KEYS_KEPT: usize = 256;
 pub struct RecordOrder {
     /// For which incident.
     pub incident: IncidentId,
+    /// At which button.
+    pub button: ButtonId,
     /// Which camera.
     pub camera: CameraId,
     /// Its rank in the incident, the best first: what is uploaded first.
@@ -345,11 +347,11 @@ impl Case {
     pub fn orders(&self) -> impl Iterator<Item = (RecordOrder, bool)> {
         let rebooted = self.anchor.boot != self.document.pressed_at.boot;
         let order = move |(rank, e): (u32, &CameraEvidence)| {
-            let (incident, camera) = (self.document.id, e.camera.clone());
+            let (incident, camera, button) = (self.document.id, e.camera.clone(), self.document.button.id.clone());
             let (from, until, window) = (self.from, self.until, (e.from, e.to));
             let gone = self.gone.get(&e.camera).copied().unwrap_or_default();
             let restarted = false;
-            (RecordOrder { incident, camera, rank, from, until, window, restarted, rebooted, gone }, e.ended)
+            (RecordOrder { incident, button, camera, rank, from, until, window, restarted, rebooted, gone }, e.ended)
         };
         (0..).zip(&self.document.evidence).map(order)
     }

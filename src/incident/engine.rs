@@ -26,15 +26,18 @@ use super::{
     record::Record,
     supervision::{Sign, Supervision},
 };
-use crate::district::{
-    button::ButtonCondition,
-    camera::{CameraReport, CameraState},
-    clock::{Mono, Now},
-    evidence::DOCUMENT_OBJECTS,
-    ids::{ButtonId, CameraId, DistrictId, IncidentId},
-    incident::Incident,
-    inventory::Inventory,
-    press::{Progress, StateMessage},
+use crate::{
+    call::state,
+    district::{
+        button::ButtonCondition,
+        camera::{CameraReport, CameraState},
+        clock::{Mono, Now},
+        evidence::DOCUMENT_OBJECTS,
+        ids::{ButtonId, CameraId, DistrictId, IncidentId},
+        incident::Incident,
+        inventory::Inventory,
+        press::{Progress, StateMessage},
+    },
 };
 
 pub use self::{
@@ -133,6 +136,7 @@ impl Engine {
         let mut document = case.document.clone();
         let objects = DOCUMENT_OBJECTS / document.evidence.len().max(1);
         document.evidence.iter_mut().for_each(|e| e.shorten(objects));
+        document.call.iter_mut().for_each(state::shorten);
         if case.unstored && document.state == Progress::Recorded {
             document.state = Progress::Received;
         }

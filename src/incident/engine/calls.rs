@@ -6,7 +6,7 @@ use super::{super::record::Record, Engine, Outputs};
 use crate::{
     call::state::{self, Denied, Input},
     district::{
-        call::{Call, CallState},
+        call::{Call, CallEvent, CallState},
         clock::{Now, Utc},
         ids::IncidentId,
         inventory::Button,
@@ -75,6 +75,13 @@ impl Engine {
     /// The calls that are not over, for whoever carries them after a start.
     pub fn calls(&self) -> impl Iterator<Item = (IncidentId, &Call)> {
         self.cases.iter().filter(|(_, c)| c.open()).filter_map(|(id, c)| Some((*id, c.document.call.as_ref()?)))
+    }
+
+    /// An incident's call as it is told at once.
+    pub fn call_event(&self, incident: IncidentId) -> Option<CallEvent> {
+        let mut event = CallEvent::of(&self.cases.get(incident)?.document)?;
+        state::shorten(&mut event.call);
+        Some(event)
     }
 
     fn call_of(&self, incident: IncidentId) -> Option<&Call> {
