@@ -11,7 +11,7 @@ use std::{
 };
 
 use str0m::{
-    Candidate, Event, IceConnectionState, Input, Output, Rtc, RtcConfig, RtcError,
+    Candidate, Event, Input, Output, Rtc, RtcConfig, RtcError,
     change::SdpOffer,
     media::{KeyframeRequestKind, MediaAdded},
     net::{Protocol, Receive},
@@ -33,7 +33,8 @@ use crate::{
 
 /// A peer that is not connected within this is given up.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// One that was is given up so long after it was lost: a browser that comes back begins a session of its own.
+/// One that says nothing for so long is lost. A browser says something all the time: it reports what it received each second,
+/// and looks every two to three whether we are there (RFC 7675). One that comes back begins a session of its own.
 const LOST: Duration = Duration::from_secs(5);
 /// Bytes of old frames that go out at once, and the pause after them: a burst that is larger is lost in buffers.
 const BURST: usize = 96 * 1024;
@@ -79,8 +80,8 @@ pub(super) struct Session {
     feeds: Vec<Feed>,
     uptake: Option<Uptake>,
     progress: watch::Sender<Progress>,
-    /// When it is given up.
-    until: Option<Instant>,
+    /// When it is given up, unless it is heard.
+    until: Instant,
     /// Until when no frame is sent, after a burst.
     rests: Option<Instant>,
     outbox: Outbox,
@@ -118,7 +119,7 @@ impl Session {
             feeds,
             uptake: inlet.map(|(inlet, party)| Uptake::new(inlet, party)),
             progress: watch::Sender::new(Progress::Connecting),
-            until: Some(now + PATIENCE),
+            until: now + PATIENCE,
             rests: None,
             outbox: Outbox::default(),
             random: fastrand::Rng::new(),
@@ -150,11 +151,11 @@ impl Session {
             if !self.rtc.is_alive() {
                 break Why::Left;
             }
-            if self.until.is_some_and(|until| clock::instant() >= until) {
+            if clock::instant() >= self.until {
                 break Why::Lost;
             }
             self.rests = self.rests.filter(|until| clock::instant() < *until);
-            let wake = [self.until, self.rests].into_iter().flatten().fold(deadline, Instant::min);
+            let wake = self.rests.into_iter().chain([self.until]).fold(deadline, Instant::min);
             let ready = self.connected() && self.rests.is_none();
             let turn = tokio::select! {
                 biased;
@@ -198,13 +199,9 @@ impl Session {
             Event::MediaAdded(media) => self.media(media),
             Event::Connected => {
                 self.progress.send_replace(Progress::Connected);
-                self.until = None;
+                self.until = clock::instant() + LOST;
                 self.feeds.iter_mut().for_each(Feed::begin_anew);
             }
-            Event::IceConnectionStateChange(IceConnectionState::Disconnected) => {
-                self.until = Some(clock::instant() + LOST);
-            }
-            Event::IceConnectionStateChange(_) if self.connected() => self.until = None,
             Event::KeyframeRequest(request) => {
                 let asked = self.feeds.iter_mut().find(|feed| feed.has(request.mid));
                 asked.into_iter().for_each(Feed::asked_for_key);
@@ -246,7 +243,13 @@ impl Session {
         // What cannot be understood is nobody's.
         let Ok(receive) = Receive::new(Protocol::Udp, *from, *to, bytes) else { return Ok(()) };
         let input = Input::Receive(*at, receive);
-        if self.rtc.accepts(&input) { self.rtc.handle_input(input) } else { Ok(()) }
+        if !self.rtc.accepts(&input) {
+            return Ok(());
+        }
+        if self.connected() {
+            self.until = *at + LOST;
+        }
+        self.rtc.handle_input(input)
     }
 
     /// Sends a frame and those that are there behind it, a burst at most.

@@ -19,6 +19,7 @@ use crate::{
         camera::CameraState,
         clock::{Mono, Utc},
         evidence::{Gap, GapReason},
+        ids::CameraId,
     },
     host::{clock, scope::Scope},
     incident::case::RecordOrder,
@@ -407,6 +408,10 @@ impl Shelf {
 
     async fn gaps(&mut self, gaps: Vec<Gap>) {
         for gap in gaps {
+            if gap.reason == GapReason::CameraDown && self.whose.camera == CameraId::of_operator() {
+                // Nobody had the floor: nothing was said, and nothing is missing.
+                continue;
+            }
             let gap = Gap { reason: self.reason(&gap), ..gap };
             self.tell(Work::Gap(self.whose.incident, self.whose.camera.clone(), gap)).await;
         }

@@ -348,7 +348,11 @@ impl Case {
         let rebooted = self.anchor.boot != self.document.pressed_at.boot;
         let order = move |(rank, e): (u32, &CameraEvidence)| {
             let (incident, camera, button) = (self.document.id, e.camera.clone(), self.document.button.id.clone());
-            let (from, until, window) = (self.from, self.until, (e.from, e.to));
+            // What an operator says begins when she answers.
+            let later =
+                if e.camera == CameraId::of_operator() { e.from.since(self.anchor.wall) } else { Duration::ZERO };
+            let from = if later.is_zero() { self.from } else { self.anchor.mono + later };
+            let (until, window) = (self.until, (e.from, e.to));
             let gone = self.gone.get(&e.camera).copied().unwrap_or_default();
             let restarted = false;
             (RecordOrder { incident, button, camera, rank, from, until, window, restarted, rebooted, gone }, e.ended)
