@@ -2,9 +2,10 @@
 //! audio for players, playlists and manifests, RTP payloads.
 
 mod boxes;
+pub mod conceal;
 pub mod fragment;
 pub mod frame;
-mod g711;
+pub mod g711;
 pub mod init;
 mod line;
 pub mod manifest;
@@ -13,4 +14,8 @@ pub mod packets;
 pub mod piece;
 pub mod playlist;
 pub mod recording;
+pub mod resample;
 pub mod ring;
+pub mod sound;
+pub mod voice;
+pub mod wav;
