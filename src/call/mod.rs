@@ -15,6 +15,7 @@ mod parcels;
 mod session;
 mod socket;
 mod switchboard;
+pub mod talkback;
 
 use std::{
     collections::HashMap,
