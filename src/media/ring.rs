@@ -216,6 +216,12 @@ impl Reader {
         }
     }
 
+    /// Leaves out what has come so far.
+    pub fn skip_to_now(&mut self) {
+        let inner = self.ring.lock();
+        self.next = inner.first + inner.frames.len() as u64;
+    }
+
     fn poll(&mut self, cx: Option<&mut Context<'_>>) -> Poll<Read> {
         let mut inner = self.ring.lock();
         if self.next < inner.first {

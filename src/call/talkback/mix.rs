@@ -29,6 +29,8 @@ struct Playing {
     /// From one beginning to the next.
     again: Option<Duration>,
     begins: Mono,
+    /// It has been played already, and waits to be played again.
+    waits: bool,
     /// Samples of `sound` that are used.
     used: usize,
     resampler: Resampler,
@@ -44,7 +46,7 @@ impl Mixer {
     /// Plays a prompt from now on, instead of one that plays.
     pub fn play(&mut self, sound: Arc<Sound>, again: Option<Duration>, now: Mono) {
         let resampler = Resampler::new(sound.rate, self.rate);
-        self.prompt = Some(Playing { sound, again, begins: now, used: 0, resampler, ready: Vec::new() });
+        self.prompt = Some(Playing { sound, again, begins: now, waits: false, used: 0, resampler, ready: Vec::new() });
     }
 
     /// Plays no prompt.
@@ -56,7 +58,7 @@ impl Mixer {
     pub fn last(&mut self) {
         if let Some(prompt) = &mut self.prompt {
             prompt.again = None;
-            if prompt.used == 0 {
+            if prompt.waits {
                 self.prompt = None;
             }
         }
@@ -102,6 +104,7 @@ impl Mixer {
         if now < prompt.begins {
             return None;
         }
+        prompt.waits = false;
         let next = prompt.piece(piece(self.rate));
         if next.is_none() {
             match prompt.again {
@@ -128,7 +131,7 @@ impl Playing {
     }
 
     fn again_at(&mut self, begins: Mono) {
-        (self.begins, self.used) = (begins, 0);
+        (self.begins, self.used, self.waits) = (begins, 0, true);
         self.ready.clear();
     }
 }
@@ -178,6 +181,9 @@ mod tests {
         heard(&mut mixer, 0, 4);
         mixer.last();
         assert!(!mixer.has_prompt(), "one that only waits is not played");
+        mixer.play(sound(8_000, 500.0, 20), None, at(0));
+        mixer.last();
+        assert_eq!(heard(&mut mixer, 0, 2), [true, false], "one that has not begun is played");
     }
 
     #[test]
