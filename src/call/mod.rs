@@ -20,6 +20,7 @@ pub mod state;
 #[cfg(test)]
 mod state_tests;
 mod switchboard;
+pub mod talkback;
 
 use std::{
     collections::HashMap,

@@ -3,9 +3,10 @@
 
 pub mod assembly;
 mod boxes;
+pub mod conceal;
 pub mod fragment;
 pub mod frame;
-mod g711;
+pub mod g711;
 pub mod init;
 mod line;
 pub mod manifest;
@@ -14,4 +15,8 @@ pub mod packets;
 pub mod piece;
 pub mod playlist;
 pub mod recording;
+pub mod resample;
 pub mod ring;
+pub mod sound;
+pub mod voice;
+pub mod wav;
