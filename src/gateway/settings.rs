@@ -5,7 +5,10 @@ use crate::{
     call,
     config::{Config, Objects},
     host::clock,
-    incident::{engine::Settings as EngineSettings, nearby::Choice},
+    incident::{
+        engine::{Calls, Settings as EngineSettings},
+        nearby::Choice,
+    },
     intake,
     uplink::{self, events, objects},
 };
@@ -24,6 +27,11 @@ pub(super) fn engine(config: &Config) -> EngineSettings {
         debounce: config.evidence.debounce,
         low_battery: config.supervision.low_battery,
         alone: config.headquarters.is_none(),
+        calls: Calls {
+            groups: config.call.groups.clone(),
+            escalate_after: config.call.escalate_after,
+            ringing: config.evidence.ringing,
+        },
     }
 }
 

@@ -1,10 +1,12 @@
 //! Floor 0, pure: encoded media. Frames as cameras send them, the ring that keeps the last of them, CMAF fragments,
 //! audio for players, playlists and manifests, RTP payloads.
 
+pub mod assembly;
 mod boxes;
+pub mod conceal;
 pub mod fragment;
 pub mod frame;
-mod g711;
+pub mod g711;
 pub mod init;
 mod line;
 pub mod manifest;
@@ -13,4 +15,8 @@ pub mod packets;
 pub mod piece;
 pub mod playlist;
 pub mod recording;
+pub mod resample;
 pub mod ring;
+pub mod sound;
+pub mod voice;
+pub mod wav;

@@ -46,6 +46,8 @@ pub struct Held {
 pub enum Start {
     /// At the newest key frame: a live viewer.
     LastKey,
+    /// With what comes from now on: who plays an operator's voice to a unit.
+    Now,
     /// At the newest key frame that had arrived by then, or the oldest one kept: evidence.
     Arrived(Mono),
 }
@@ -131,6 +133,7 @@ impl Ring {
         let inner = self.lock();
         let next = match start {
             Start::LastKey => inner.keys.back().copied(),
+            Start::Now => None,
             Start::Arrived(at) => {
                 let later = inner.keys.partition_point(|&k| inner.frames[(k - inner.first) as usize].arrived <= at);
                 inner.keys.get(later.saturating_sub(1)).copied()
@@ -202,7 +205,12 @@ pub struct Reader {
 impl Reader {
     /// The next frame, when there is one.
     pub async fn next(&mut self) -> Read {
-        poll_fn(|cx| self.poll(Some(cx))).await
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// The next frame, or a wake-up when there is one.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Read> {
+        self.poll(Some(cx))
     }
 
     /// The next frame if it is there already.
@@ -211,6 +219,12 @@ impl Reader {
             Poll::Ready(read) => Some(read),
             Poll::Pending => None,
         }
+    }
+
+    /// Leaves out what has come so far.
+    pub fn skip_to_now(&mut self) {
+        let inner = self.ring.lock();
+        self.next = inner.first + inner.frames.len() as u64;
     }
 
     fn poll(&mut self, cx: Option<&mut Context<'_>>) -> Poll<Read> {
@@ -280,6 +294,16 @@ mod tests {
             Some(Read::Frame(f)) => assert_eq!((f.key, f.arrived.since_boot().as_millis()), (true, 800)),
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn a_reader_from_now_on_gets_nothing_that_was_there_before() {
+        let ring = Ring::new(limits(10_000, 1 << 20));
+        ring.push(frame(Track::Audio, true, 0, 10));
+        let mut r = ring.reader(Start::Now);
+        assert!(r.try_next().is_none());
+        ring.push(frame(Track::Audio, true, 20, 10));
+        assert!(matches!(r.try_next(), Some(Read::Frame(f)) if f.ticks == 20 * 90));
     }
 
     #[test]
