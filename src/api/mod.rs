@@ -105,7 +105,8 @@ fn offer(route: MethodRouter<Api>) -> MethodRouter<Api> {
 /// The page's own files need no token: without one they show nothing.
 fn page_routes() -> Router<Api> {
     let file = |request: Request| async move { page_file(request.uri().path()) };
-    page::ASSETS.iter().fold(Router::new(), |router, asset| router.route(asset.path, get(file)))
+    let assets = page::ASSETS.iter().fold(Router::new(), |router, asset| router.route(asset.path, get(file)));
+    assets.route("/unit/{button}", get(|| async { page_file("/page/unit.html") }))
 }
 
 fn page_file(path: &str) -> Response {
