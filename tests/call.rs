@@ -7,6 +7,8 @@ mod browser;
 mod gateway;
 #[path = "support/mqtt.rs"]
 mod mqtt;
+#[path = "support/sound.rs"]
+mod sound;
 mod support;
 
 use std::{
@@ -18,7 +20,7 @@ use std::{
 use gateway::{Gateway, SOON, Site};
 use mqtt::Button;
 use serde_json::{Value, json};
-use support::eventually;
+use support::{cameras_with, eventually, mosquitto};
 
 /// Browsers that take part in calls.
 struct Parties {
@@ -210,4 +212,63 @@ fn whoever_is_lost_it_rings_again_and_says_so() {
         Some(call(&gateway)).filter(|c| c["state"] == "ringing")
     });
     assert_eq!(ringing["again"], "gateway-restarted");
+}
+
+/// A unit with an RTSP camera and a speaker, of the rig.
+fn with_speaker(port: u16, more: &str) -> Site {
+    let url = format!("rtsp://127.0.0.1:{port}/panic");
+    let login = "username = \"admin\"\npassword_file = \"cameras.password\"\n";
+    let unit = format!("[button.unit]\nurl = \"{url}\"\n{login}talkback = \"onvif\"\n{more}");
+    Site::new().secret("cameras.password", "test").button("b1", &unit).window(5, 5)
+}
+
+#[test]
+fn an_operator_and_a_camera_with_a_speaker_hear_each_other_and_it_is_told_who_spoke() {
+    let heard = tempfile::NamedTempFile::new().unwrap();
+    let rig = cameras_with(0, 0, &["--talkfile", heard.path().to_str().unwrap()]);
+    let site = with_speaker(rig.port, "");
+    let gateway = site.start();
+    gateway.cameras_live(1, SOON);
+    let Some(mut parties) = Parties::of(gateway.api) else { return };
+    let incident = press(&gateway);
+    eventually(SOON, "the unit plays that the press arrived", || {
+        (sound::heard(heard.path()).len() > 4_000).then_some(())
+    });
+    let ringing = call(&gateway);
+    assert_eq!((&ringing["state"], &ringing["unit"]["kind"]), (&json!("ringing"), &json!("speaker")));
+    parties.let_do(json!({"do": "join", "who": "Ayesha", "incident": incident, "tone": 1000}));
+    until_call(&gateway, "answered");
+    assert_eq!(gateway.get(&format!("/v1/incidents/{incident}")).json()["state"], "answered");
+    parties.until("Ayesha", "sees and hears the unit", |seen| frames(seen) > 15 && hears(seen, 0, 440));
+    eventually(SOON, "the unit plays her voice", || {
+        (sound::latest(heard.path(), &[700.0, 1000.0, 1400.0]) == Some(1000.0)).then_some(())
+    });
+    // She falls silent, and that she spoke is written down.
+    parties.let_do(json!({"do": "tone", "who": "Ayesha", "level": 0}));
+    eventually(SOON, "who spoke", || {
+        let spoke = call(&gateway)["spoke"].clone();
+        spoke.as_array().unwrap().iter().any(|s| s["who"] == "Ayesha").then_some(())
+    });
+
+    // The unit restarts in the middle of it.
+    drop(rig);
+    until_call(&gateway, "lost");
+}
+
+#[test]
+fn unanswered_the_next_group_rings_and_headquarters_is_told() {
+    let site = with_screen().with("[call]\ngroups = [\"operators\", \"shift-leaders\"]\nescalate_after = \"1s\"\n");
+    let dir = tempfile::tempdir().unwrap();
+    let broker = mosquitto(0, dir.path(), "");
+    let site = site.headquarters(broker.port);
+    let hq = mqtt::Headquarters::subscribe(broker.port);
+    let gateway = site.start();
+    let incident = press(&gateway);
+    let told: Value = eventually(SOON, "headquarters is told of the next group", || {
+        let all = hq.on(&format!("chowki/saddar/calls/{incident}"));
+        let all = all.iter().map(|text| serde_json::from_str::<Value>(text).unwrap());
+        all.into_iter().find(|event| event["call"]["group"] == "shift-leaders")
+    });
+    assert_eq!(told["call"]["state"], "ringing");
+    assert_eq!(call(&gateway)["group"], "shift-leaders");
 }

@@ -82,6 +82,7 @@ pub fn router(api: Api, extra: Router) -> Router {
         .route("/v1/units/{button}/session/{session}", delete(unit::end))
         .route("/v1/units/{button}/press", post(unit::press))
         .route("/v1/units/{button}/events", get(unit::events))
+        .route("/v1/units/{button}/prompts/{name}", get(unit::prompt))
         .route_layer(middleware::from_fn_with_state(api.clone(), unit::guard));
     let extra = extra.layer(behind(Right::Steps));
     open.merge(states)
@@ -104,7 +105,8 @@ fn offer(route: MethodRouter<Api>) -> MethodRouter<Api> {
 /// The page's own files need no token: without one they show nothing.
 fn page_routes() -> Router<Api> {
     let file = |request: Request| async move { page_file(request.uri().path()) };
-    page::ASSETS.iter().fold(Router::new(), |router, asset| router.route(asset.path, get(file)))
+    let assets = page::ASSETS.iter().fold(Router::new(), |router, asset| router.route(asset.path, get(file)));
+    assets.route("/unit/{button}", get(|| async { page_file("/page/unit.html") }))
 }
 
 fn page_file(path: &str) -> Response {

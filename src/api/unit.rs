@@ -21,7 +21,7 @@ use serde_json::json;
 
 use super::{Api, Problem, auth, sdp};
 use crate::{
-    call::SessionId,
+    call::{SessionId, talkback::Prompt},
     district::{
         call::CallState,
         clock::Utc,
@@ -118,6 +118,17 @@ pub(super) async fn press(
         true => Ok(axum::Json(json!({ "state": "recorded" })).into_response()),
         false => Err(Problem::unavailable("it is not on disk; send it again with the same id")),
     }
+}
+
+/// `GET /v1/units/{button}/prompts/{name}`: a WAV file.
+pub(super) async fn prompt(
+    State(api): State<Api>,
+    Path((_, name)): Path<(String, String)>,
+) -> Result<Response, Problem> {
+    let prompt = name.strip_suffix(".wav").and_then(Prompt::named);
+    let prompt = prompt.ok_or_else(|| Problem::not_found(format!("no prompt {name:?}")))?;
+    let file = api.gateway.prompts().file(prompt).clone();
+    Ok(([(header::CONTENT_TYPE, "audio/wav"), (header::CACHE_CONTROL, "private, max-age=300")], file).into_response())
 }
 
 /// What a unit is told.

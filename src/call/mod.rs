@@ -9,6 +9,7 @@
 //! Nothing is transcoded. A viewer begins with the ring's last key frame, and is with the camera from then on: see
 //! [`mod@line`]. One that is slow misses frames until the next key frame; the ring, and everybody else, never notices.
 
+pub mod announce;
 mod codecs;
 mod feed;
 mod inlet;
@@ -30,7 +31,10 @@ use std::{
 };
 
 use str0m::Candidate;
-use tokio::sync::{oneshot, watch};
+use tokio::{
+    runtime::EnterGuard,
+    sync::{oneshot, watch},
+};
 
 use self::{
     feed::Tap,
@@ -194,6 +198,11 @@ pub fn start(settings: Settings, scope: &Scope) -> Result<Calls, Error> {
 }
 
 impl Calls {
+    /// While what this returns lives, tasks that are spawned here run on the thread of calls.
+    pub fn enter(&self) -> EnterGuard<'_> {
+        self.0.thread.enter()
+    }
+
     /// Where the port is bound.
     pub fn address(&self) -> SocketAddr {
         self.0.socket.local()

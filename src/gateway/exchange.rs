@@ -12,11 +12,11 @@ use std::{
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::info;
 
-use super::{feeds::Feeds, work::Work};
+use super::{board::Board, feeds::Feeds, line, work::Work};
 use crate::{
-    call::{Answered, Calls, Inlet, Progress, Refused, SessionId, Wanted, Why, state::Input},
+    call::{Answered, Calls, Inlet, Progress, Refused, SessionId, Wanted, Why, state::Input, talkback::Prompts},
     district::{
-        call::{CallEvent, CallState, Party},
+        call::{CallEvent, CallState, Party, UnitKind},
         camera::{CameraReport, CameraState},
         ids::{ButtonId, CameraId, IncidentId},
         inventory::Inventory,
@@ -31,7 +31,9 @@ pub struct Exchange(Arc<Shared>);
 
 struct Shared {
     inventory: Arc<Inventory>,
+    board: Arc<Board>,
     feeds: Feeds,
+    prompts: Arc<Prompts>,
     /// None where its port could not be had.
     calls: Option<Calls>,
     work: mpsc::Sender<Work>,
@@ -71,7 +73,7 @@ struct Screen {
 /// A call that is at a unit.
 struct Line {
     incident: IncidentId,
-    state: CallState,
+    call: watch::Sender<CallEvent>,
     hushed: Arc<AtomicBool>,
 }
 
@@ -103,13 +105,19 @@ impl Exchange {
     /// An exchange over these.
     pub fn new(
         inventory: Arc<Inventory>,
-        feeds: Feeds,
-        calls: Option<Calls>,
+        (board, feeds): (Arc<Board>, Feeds),
+        (calls, prompts): (Option<Calls>, Prompts),
         (work, reports): (mpsc::Sender<Work>, mpsc::Sender<CameraReport>),
         scope: Scope,
     ) -> Self {
         let (parties, inner) = (AtomicU32::new(1), Mutex::default());
-        Self(Arc::new(Shared { inventory, feeds, calls, work, reports, scope, parties, inner }))
+        let prompts = Arc::new(prompts);
+        Self(Arc::new(Shared { inventory, board, feeds, prompts, calls, work, reports, scope, parties, inner }))
+    }
+
+    /// What units play.
+    pub fn prompts(&self) -> &Prompts {
+        &self.0.prompts
     }
 
     /// The port of all sessions, where it could be had.
@@ -121,18 +129,40 @@ impl Exchange {
     pub fn follow(&self, event: &CallEvent) {
         let (button, call) = (&event.button.id, &event.call);
         let Some(inlet) = self.0.feeds.voice(button) else { return };
-        let speaks = (call.state == CallState::Answered).then(|| call.speaker.as_ref().map(|s| s.party)).flatten();
-        inlet.give(speaks);
+        inlet.give(call.speaker.as_ref().filter(|_| call.state == CallState::Answered).map(|s| s.party));
         let mut inner = self.0.lock();
-        let before = inner.lines.get(button).filter(|line| line.incident == event.incident).map(|line| line.state);
-        if before == Some(call.state) {
+        if let Some(line) = inner.lines.get(button).filter(|line| line.incident == event.incident) {
+            let over = call.state == CallState::Ended;
+            let _ = line.call.send(event.clone());
+            if over {
+                inner.lines.remove(button);
+            }
             return;
         }
-        let hushed = inner.lines.get(button).map(|line| line.hushed.clone()).unwrap_or_default();
-        inner.lines.insert(button.clone(), Line { incident: event.incident, state: call.state, hushed });
+        if call.state == CallState::Ended || call.unit.kind == UnitKind::None {
+            return;
+        }
+        let Some(at) = self.0.inventory.button(button).cloned() else { return };
+        let (sender, receiver) = watch::channel(event.clone());
+        let hushed = Arc::new(AtomicBool::new(false));
         let stands = inner.screens.get(button).is_some_and(|screen| screen.connected);
+        let kept = Line { incident: event.incident, call: sender, hushed: hushed.clone() };
+        inner.lines.insert(button.clone(), kept);
         drop(inner);
-        if before.is_none() && stands {
+        let line = line::Line {
+            button: at.clone(),
+            board: self.0.board.clone(),
+            feeds: self.0.feeds.clone(),
+            exchange: self.clone(),
+            call: receiver,
+            hushed,
+        };
+        {
+            let _inside = self.0.calls.as_ref().map(Calls::enter);
+            let speaker = line::speaker(&at, &self.0.prompts, &self.0.scope);
+            self.0.scope.spawn("line", line.run(speaker));
+        }
+        if stands {
             self.unit(event.incident, true);
         }
     }
@@ -143,7 +173,7 @@ impl Exchange {
     }
 
     /// Brings to the desk what happened to a call; nobody waits for what comes of it.
-    fn happens(&self, incident: IncidentId, input: Input) {
+    pub(super) fn happens(&self, incident: IncidentId, input: Input) {
         let work = self.0.work.clone();
         self.0.scope.spawn("call event", async move {
             let (reply, _nobody) = oneshot::channel();

@@ -19,6 +19,7 @@ use crate::{
     call::{
         self, Answered, Calls, SessionId, Wanted,
         state::{self, Ask, Input},
+        talkback::Prompts,
     },
     config::{District, IceServer},
     district::{
@@ -180,6 +181,11 @@ impl Facade {
             return false;
         }
         matches!(tokio::time::timeout(PATIENCE, recorded).await, Ok(Ok(true)))
+    }
+
+    /// What units play.
+    pub fn prompts(&self) -> &Prompts {
+        self.0.exchange.prompts()
     }
 
     /// STUN and TURN servers that browsers are told of.
