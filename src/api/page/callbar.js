@@ -102,7 +102,7 @@ export class CallBar {
       const { reason, by, at } = call.ended ?? {};
       return { tone: 'over', words: reason === 'hung-up' && by ? t('call.endedBy.hung-up', { by }) : reason === 'closed' ? t('call.endedBy.closed') : t('call.ended'), since: at ?? since };
     }
-    return { tone: 'up', words: floor ? t('call.answeredByYou') : t('call.answered', { name: call.speaker?.name ?? t('call.nobody') }), since };
+    return { tone: 'up', words: floor ? t(speaks(call) ? 'call.answeredByYou' : 'call.answeredOneWay') : t('call.answered', { name: call.speaker?.name ?? t('call.nobody') }), since };
   }
 
   #people({ call }, mine, floor) {
@@ -146,9 +146,9 @@ export class CallBar {
     const open = may && going;
     this.#put('answer', may && !mine && (call.state === 'ringing' || !going || this.#calls.ringsHere(told)), going ? 'call.answer' : 'call.callBack', 'answer');
     this.#put('listen', open && !mine, 'call.listen', 'listen');
-    this.#put('talk', open && up && (floor || !call.speaker || Boolean(call.handing_over)), floor ? (mine.isMuted ? 'call.unmute' : 'call.mute') : 'call.talk', floor && mine.isMuted ? 'micOff' : 'mic');
-    this.level.hidden = !(open && up && floor);
-    this.#put('hold', open && up && floor && call.state !== 'lost', call.state === 'held' ? 'call.resume' : 'call.hold', call.state === 'held' ? 'play' : 'pause');
+    this.#put('talk', open && up && (floor ? speaks(call) : !call.speaker || Boolean(call.handing_over)), floor ? (mine.isMuted ? 'call.unmute' : 'call.mute') : 'call.talk', floor && mine.isMuted ? 'micOff' : 'mic');
+    this.level.hidden = !(open && up && floor && speaks(call));
+    this.#put('hold', open && up && floor && speaks(call) && call.state !== 'lost', call.state === 'held' ? 'call.resume' : 'call.hold', call.state === 'held' ? 'play' : 'pause');
     this.#put('handOver', open && up && floor, 'call.handOver', 'handOver');
     this.#put('take', open && this.#calls.isSupervisor && Boolean(call.speaker) && !floor && (!mine || up), 'call.take', 'take');
     this.#put('lens', open && Boolean(mine?.face), mine?.hasLens ? 'call.lensOff' : 'call.lensOn', mine?.hasLens ? 'lens' : 'lensOff');
@@ -168,6 +168,9 @@ export class CallBar {
     if (had && !shown) queueMicrotask(() => [...this.acts.children].find((other) => other.matches('button:not([hidden])'))?.focus());
   }
 }
+
+/** Whether the unit can be spoken to at all. */
+const speaks = ({ unit }) => ['speaker', 'screen'].includes(unit?.kind ?? 'speaker');
 
 /** Who speaks right now: `unit`, or an operator's name. */
 export function speaking(call, now = Date.now()) {

@@ -14,6 +14,17 @@ export function h(name, properties = {}, ...children) {
   return element;
 }
 
+const shown = new WeakMap();
+
+/** Puts children into an element, unless they are there: what is the same under a finger is not taken from it. Ages aside. */
+export function fill(element, ...children) {
+  const html = children.map((one) => one.outerHTML ?? one).join('').replace(/(data-age="[^"]*">)[^<]*/g, '$1');
+  if (shown.get(element) === html) return false;
+  shown.set(element, html);
+  element.replaceChildren(...children);
+  return true;
+}
+
 /** Times, numbers, coordinates and ids: read from left to right in every language. */
 export const ltr = (text, properties = {}) => h('bdi', { dir: 'ltr', ...properties }, text);
 

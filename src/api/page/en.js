@@ -33,7 +33,7 @@ export default {
   call: {
     name: 'Call', answer: 'Answer', callBack: 'Call back', listen: 'Listen', talk: 'Talk', mute: 'Mute', unmute: 'Unmute', hold: 'Hold', resume: 'Resume', handOver: 'Hand over', take: 'Take the floor', hangUp: 'Hang up', leave: 'Leave',
     lensOn: 'Show me', lensOff: 'Hide me', level: 'Microphone level',
-    ringing: 'Ringing', ringingAt: 'Ringing at {group}', answered: '{name} has the call', answeredByYou: 'You are through', held: 'On hold', lost: 'The unit does not answer; it is tried again', ended: 'Call ended',
+    ringing: 'Ringing', ringingAt: 'Ringing at {group}', answered: '{name} has the call', answeredByYou: 'You are through', answeredOneWay: 'You have answered', held: 'On hold', lost: 'The unit does not answer; it is tried again', ended: 'Call ended',
     endedBy: { 'hung-up': 'Call ended by {by}', closed: 'Call ended: incident closed' },
     connecting: 'Connecting…', cut: 'Cut off; connecting again', unheard: 'The way to the unit is not up yet: it does not hear you', noVoice: 'This unit has no speaker: you see and hear it, it does not hear you', nothing: 'This post has no unit: nothing to hear or to talk to',
     floor: 'Floor: {name}', you: 'you', listeners: 'Listening: {names}', nobody: 'nobody', youListen: 'You listen', silent: 'Your microphone sends no sound. Is it switched off?', muted: 'You are muted. Hold T to talk.',

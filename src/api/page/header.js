@@ -1,7 +1,7 @@
 // The head of the page: how the gateway, the link, the buttons and the cameras are, alarms, and the operator's switches.
 
 import { Alarm } from './alarm.js';
-import { h, ltr, setIcon } from './dom.js';
+import { fill, h, ltr, setIcon } from './dom.js';
 import { clock, otherLanguage, t } from './strings.js';
 
 const $ = (id) => document.getElementById(id);
@@ -27,8 +27,7 @@ export function drawHeader(desk, { operator, cut }) {
     ...(desk.demo ? [h('button', { type: 'button', class: 'demo-act', onclick: () => cut(status.backhaul === 'down') }, t(status.backhaul === 'down' ? 'demoJoin' : 'demoCut'))] : []),
   ];
   const focused = $('facts').contains(document.activeElement);
-  $('facts').replaceChildren(...facts);
-  if (focused) $('facts').querySelector('button')?.focus();
+  if (fill($('facts'), ...facts.filter(Boolean)) && focused) $('facts').querySelector('button')?.focus();
   const alarms = [journal(status.journal), ...(status.alarms ?? []).map((why) => t('alarm', { why }))].filter(Boolean);
   $('alarm').hidden = !alarms.length;
   set($('alarm'), alarms.join(' '));

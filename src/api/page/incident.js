@@ -1,7 +1,7 @@
 // The chosen incident: its steps, its call, the pictures of all its cameras, the operator's actions, its history.
 
 import { CallBar } from './callbar.js';
-import { h, ltr } from './dom.js';
+import { fill, h, ltr } from './dom.js';
 import { clock, history, t } from './strings.js';
 import { Tiles } from './tiles.js';
 import { TimeBar } from './timebar.js';
@@ -138,17 +138,17 @@ export class IncidentPanel {
   #update() {
     const { incident } = this;
     const focused = this.head.contains(document.activeElement);
-    this.head.replaceChildren(
+    const drawn = fill(this.head,
       h('div', { class: 'line' }, badge(incident), h('h2', {}, h('bdi', {}, incident.button.name)), h('button', { type: 'button', class: 'close', title: t('closePanel'), 'aria-label': t('closePanel'), onclick: () => this.#onClose() }, '✕')),
       h('div', { class: 'line muted' }, [t('pressedAt', { time: clock(incident.pressed_at.at) }), incident.press_count === 1 ? t('onePress') : t('presses', { n: incident.press_count }), !incident.pressed_at.clock_synchronised && t('clockUnsure')].filter(Boolean).join(' · '), ltr(incident.id.slice(-8), { class: 'id' })),
     );
-    if (focused) this.head.querySelector('.close').focus();
+    if (drawn && focused) this.head.querySelector('.close').focus();
     this.#drawSteps();
     this.callbar.show(incident.id);
     this.tiles.show(incident, this.#calls.of(incident.id), this.#board.isIn(incident.id) ? this.#board.call : null);
     this.#updateActions();
     this.#drawRanking();
-    this.history.replaceChildren(...[...incident.timeline].reverse().map((entry) => h('li', {}, h('time', {}, ltr(clock(entry.at))), h('span', {}, h('bdi', {}, history(entry.what))), h('small', {}, h('bdi', {}, entry.proof)))));
+    fill(this.history, ...[...incident.timeline].reverse().map((entry) => h('li', {}, h('time', {}, ltr(clock(entry.at))), h('span', {}, h('bdi', {}, history(entry.what))), h('small', {}, h('bdi', {}, entry.proof)))));
     this.#controls();
   }
 
@@ -157,7 +157,7 @@ export class IncidentPanel {
     const furthest = STEPS.indexOf(incident.state);
     const called = incident.call || this.#calls.of(incident.id);
     const steps = STEPS.filter((step) => step !== 'answered' || called || incident.state === 'answered' || stepTime(incident, step));
-    this.steps.replaceChildren(...steps.map((step) => {
+    fill(this.steps, ...steps.map((step) => {
       const at = stepTime(incident, step);
       const passed = STEPS.indexOf(step) <= furthest && (step !== 'recorded' || onDisk(incident));
       // A step left out (closed without dispatch) is passed, not done.
@@ -170,14 +170,12 @@ export class IncidentPanel {
     const at = STEPS.indexOf(this.incident.state);
     const step = (name, state, key) => h('button', { type: 'button', class: `act ${name}`, disabled: at >= STEPS.indexOf(state), 'aria-keyshortcuts': key, onclick: () => this.#act(name) }, t(`act.${name}`), h('kbd', { 'aria-hidden': 'true' }, key));
     const focused = this.actions.contains(document.activeElement) ? document.activeElement.className : null;
-    this.actions.replaceChildren(step('seen', 'seen', 'S'), step('dispatched', 'dispatched', 'D'), step('close', 'closed', 'C'));
-    if (focused) [...this.actions.children].find((one) => one.className === focused && !one.disabled)?.focus();
+    if (fill(this.actions, step('seen', 'seen', 'S'), step('dispatched', 'dispatched', 'D'), step('close', 'closed', 'C')) && focused) [...this.actions.children].find((one) => one.className === focused && !one.disabled)?.focus();
   }
 
   #drawRanking() {
     const focused = this.ranking.contains(document.activeElement) ? document.activeElement.dataset.id : null;
-    this.ranking.replaceChildren(...this.incident.cameras.map((camera) => this.#rank(camera)));
-    if (focused) this.ranking.querySelector(`[data-id="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
+    if (fill(this.ranking, ...this.incident.cameras.map((camera) => this.#rank(camera))) && focused) this.ranking.querySelector(`[data-id="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
   }
 
   #rank(camera) {

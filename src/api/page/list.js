@@ -1,6 +1,6 @@
 // The list beside the map: open and closed incidents, buttons, cameras.
 
-import { h, ltr } from './dom.js';
+import { fill, h, ltr } from './dom.js';
 import { badge } from './incident.js';
 import { clock, span, t } from './strings.js';
 import { pressedAt } from './desk.js';
@@ -32,7 +32,7 @@ export class List {
     const focused = list.contains(document.activeElement) ? document.activeElement.closest('[data-id]')?.dataset.id : null;
     const wasDemo = document.activeElement?.classList.contains('demo-act');
     const fresh = this[`_${this.tab}`]();
-    list.replaceChildren(...(fresh.length ? fresh : [h('p', { class: 'empty' }, t(EMPTY[this.tab]))]));
+    if (!fill(list, ...(fresh.length ? fresh : [h('p', { class: 'empty' }, t(EMPTY[this.tab]))]))) return;
     const again = focused && fresh.find((one) => one.dataset.id === focused);
     if (again) again.querySelector(wasDemo ? '.demo-act' : '.pick')?.focus({ preventScroll: true });
   }
@@ -54,9 +54,9 @@ export class List {
   #tabs() {
     const counts = { incidents: this.#desk.open.length, buttons: this.#desk.buttons.size, cameras: this.#desk.cameras.size };
     const focused = $('tabs').contains(document.activeElement);
-    $('tabs').replaceChildren(...NAMES.map((name) => h('button', { type: 'button', role: 'tab', id: `tab-${name}`, 'aria-controls': 'list', 'aria-selected': String(this.tab === name), tabIndex: this.tab === name ? 0 : -1, onclick: () => this.show(name), onkeydown: (event) => this.#tabKey(event) }, t(name), h('span', { class: `count ${name === 'incidents' && counts[name] ? 'hot' : ''}` }, String(counts[name])))));
+    const drawn = fill($('tabs'), ...NAMES.map((name) => h('button', { type: 'button', role: 'tab', id: `tab-${name}`, 'aria-controls': 'list', 'aria-selected': String(this.tab === name), tabIndex: this.tab === name ? 0 : -1, onclick: () => this.show(name), onkeydown: (event) => this.#tabKey(event) }, t(name), h('span', { class: `count ${name === 'incidents' && counts[name] ? 'hot' : ''}` }, String(counts[name])))));
     $('list').setAttribute('aria-labelledby', `tab-${this.tab}`);
-    if (focused) $(`tab-${this.tab}`).focus();
+    if (drawn && focused) $(`tab-${this.tab}`).focus();
   }
 
   #tabKey(event) {
