@@ -125,7 +125,10 @@ try {
     return (await shows()) === 'ended';
   }, 30000);
   await check('nothing scrolls', async () => page.evaluate(() => document.documentElement.scrollHeight <= innerHeight && document.documentElement.scrollWidth <= innerWidth));
-  await check('every state has its picture', async () => (await page.evaluate(async () => { const { WORDS } = await import('/page/unitstate.js'); return Object.keys(WORDS).filter((one) => !['starting', 'unsent'].includes(one)); })).every((one) => readFileSync(join(root, `src/api/page/unit-${one}.svg`), 'utf8').includes('<svg')));
+  await check('every state has its picture', async () => (await page.evaluate(async () => { const { WORDS } = await import('/page/unitstate.js'); return Object.keys(WORDS).filter((one) => !['starting', 'unsent', 'refused'].includes(one)); })).every((one) => readFileSync(join(root, `src/api/page/unit-${one}.svg`), 'utf8').includes('<svg')));
+  said.token = 'another';
+  await page.reload();
+  await check('a token that is not taken is told', async () => (await shows()) === 'refused');
   const own = complaints.filter((one) => !/ERR_FAILED|ERR_INCOMPLETE_CHUNKED_ENCODING|network error/i.test(one));
   await check('the page complains of nothing', async () => own.length === 0 || own);
 } finally {

@@ -13,7 +13,9 @@ const button = decodeURIComponent(location.pathname.split('/').filter(Boolean).p
 const GRACE_MS = 3000;
 // What has ended is shown for so long.
 const ENDED_MS = 12000;
-const PICTURES = { starting: 'ready', unsent: 'offline' };
+// With no word from the gateway for so long it is called out of reach.
+const LATE_MS = 6000;
+const PICTURES = { starting: 'ready', unsent: 'offline', refused: 'offline' };
 
 // ---- The token: given once behind the address, then kept, and not shown
 
@@ -26,7 +28,7 @@ useTokens({ get: () => localStorage.getItem(TOKEN) });
 
 // ---- What is known
 
-let [connected, told, cut, recorded, endedAt, grace] = [false, null, false, false, 0, null];
+let [connected, told, cut, recorded, endedAt, grace, late] = [false, null, false, false, 0, null, false];
 const path = `/v1/units/${encodeURIComponent(button)}`;
 const prompts = new Prompts(`${path}/prompts`, $('prompt'));
 const press = new Press(button, (news) => {
@@ -63,7 +65,7 @@ follow(`${path}/events`, (name, next) => {
 // ---- What is shown
 
 function draw() {
-  let what = shows({ connected, pending: press.pending, told, cut });
+  let what = shows({ connected, refused: line.refused, late, pending: press.pending, told, cut });
   // A press just recorded, of which no event has come yet.
   if (what === 'ready' && recorded && Date.now() - endedAt > ENDED_MS) what = 'calling';
   if (what === 'ready' && Date.now() - endedAt < ENDED_MS) {
@@ -87,6 +89,10 @@ function draw() {
   $('blind').hidden = !line.missing;
   prompts.show(what);
 }
+setTimeout(() => {
+  late = true;
+  draw();
+}, LATE_MS);
 $('operator').addEventListener('resize', draw);
 $('operator').addEventListener('loadeddata', draw);
 draw();

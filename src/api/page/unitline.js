@@ -19,8 +19,12 @@ export class UnitLine {
   #timer = null;
   #wait = FIRST_WAIT_MS;
   #tracks = { audio: null, video: null };
+  #opening = false;
+  #looked = false;
   /** Whether the connection stands. */
   up = false;
+  /** Whether the gateway does not take this unit's token. */
+  refused = false;
 
   /** For `button`, with the operator's pictures and voice in `video`. `onChange()` when `up` or `missing` changes. */
   constructor(button, video, onChange) {
@@ -34,11 +38,13 @@ export class UnitLine {
 
   /** Whether its camera or its microphone does not work. */
   get missing() {
-    return !this.#tracks.audio || !this.#tracks.video;
+    return this.#looked && (!this.#tracks.audio || !this.#tracks.video);
   }
 
   /** Opens what is not open: camera and microphone each for themselves, so that one that is broken leaves the other. */
   async #open() {
+    if (this.#opening) return;
+    this.#opening = true;
     for (const kind of ['audio', 'video']) {
       if (this.#tracks[kind]?.readyState === 'live') continue;
       const stream = await navigator.mediaDevices?.getUserMedia({ [kind]: WANTED[kind] }).catch(() => null);
@@ -51,6 +57,7 @@ export class UnitLine {
       });
       this.#sender(kind)?.replaceTrack(this.#tracks[kind]).catch(() => {});
     }
+    [this.#opening, this.#looked] = [false, true];
     this.onChange();
   }
 
@@ -70,9 +77,11 @@ export class UnitLine {
       preferH264(peer.addTransceiver(video ?? 'video', { direction: 'sendrecv', sendEncodings: [{ maxBitrate: 2500000 }] }));
       await peer.setLocalDescription(await peer.createOffer());
       const answer = await request(this.#path, { method: 'POST', headers: { 'Content-Type': 'application/sdp' }, body: peer.localDescription.sdp, signal: AbortSignal.timeout(PATIENCE_MS) });
+      this.refused = false;
       if (this.#peer !== peer) return;
       await peer.setRemoteDescription({ type: 'answer', sdp: await answer.text() });
-    } catch {
+    } catch (error) {
+      this.refused = error.status === 401;
       this.#again(peer);
     }
   }

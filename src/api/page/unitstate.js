@@ -12,17 +12,19 @@ export const WORDS = {
   lost: ['کال کٹ گئی۔ دوبارہ بلایا جا رہا ہے۔', 'The call was cut. Calling again.'],
   ended: ['کال ختم ہوئی', 'The call has ended'],
   offline: ['رابطہ نہیں۔ دوبارہ کوشش ہو رہی ہے۔', 'No connection. Trying again.'],
+  refused: ['اس سکرین کو اجازت نہیں۔ تکنیکی عملے کو بلائیں۔', 'This screen is not let in. Call the technicians.'],
   unsent: ['آپ کا بٹن یاد ہے۔ رابطہ ہوتے ہی بھیجا جائے گا۔', 'No connection. Your press is kept and will be sent.'],
 };
 const STAGES = ['received', 'recorded', 'delivered', 'seen', 'answered', 'dispatched', 'closed'];
 const from = (state, stage) => STAGES.indexOf(state) >= STAGES.indexOf(stage);
 
 /**
- * What to show: a key of `WORDS`. `connected`: the gateway's events arrive; `pending`: a press it has not recorded yet;
- * `told`: its latest event; `cut`: the call had been answered and rings again.
+ * What to show: a key of `WORDS`. `connected`: the gateway's events arrive; `refused`: it does not take the token; `late`: the
+ * page began some time ago; `pending`: a press that is not recorded yet; `told`: the latest event; `cut`: the call had been
+ * answered and rings again.
  */
-export function shows({ connected, pending, told, cut }) {
-  if (!connected) return pending ? 'unsent' : told === null ? 'starting' : 'offline';
+export function shows({ connected, refused, late, pending, told, cut }) {
+  if (!connected) return pending ? 'unsent' : refused ? 'refused' : told === null && !late ? 'starting' : 'offline';
   const { incident, state, call, speaking } = told ?? {};
   if (!incident || state === 'closed') return pending ? 'calling' : told === null ? 'starting' : 'ready';
   if (call === 'answered') return speaking || state === 'answered' ? 'answered' : cut ? 'lost' : 'reached';
