@@ -5,6 +5,7 @@ a sync costs nothing).
 """
 import argparse
 import contextlib
+import ctypes
 import json
 import os
 import pathlib
@@ -204,6 +205,8 @@ class Peers(contextlib.ExitStack):
         # It now and then dumps core at its end: there.
         process = self.start([program, "-F", home], home.name, cwd=home)
         wait_for_port(port, "janus")
+        # A camera's key frame comes at once here, and would not have room otherwise.
+        roomier(process.pid)
         return Janus(process, port, home / "socket")
 
     def chowki(self, buttons=1, cameras=(), hq=None, evidence="", name="chowki", env=None, more=""):
@@ -319,6 +322,27 @@ def dropped(pid):
             inodes.add(os.readlink(link).removeprefix("socket:[").removesuffix("]"))
     lines = [l.split() for name in ("udp", "udp6") for l in open(f"/proc/{pid}/net/{name}").readlines()[1:]]
     return sum(int(fields[12]) for fields in lines if fields[9] in inodes)
+
+
+def roomier(pid, size=4 << 20):
+    """Gives a process's UDP sockets that much room for what it has not read yet, from outside: it cannot be told to."""
+    system, words = ctypes.CDLL(None, use_errno=True).syscall, [ctypes.c_long] * 4
+    system.argtypes = words
+    handle = os.pidfd_open(pid)
+    for link in pathlib.Path(f"/proc/{pid}/fd").iterdir():
+        # pidfd_getfd, which has one number on all architectures. What is closed by then is none of ours.
+        with contextlib.suppress(OSError):
+            if not os.readlink(link).startswith("socket:"):
+                continue
+        if (fd := system(438, handle, int(link.name), 0)) < 0:
+            continue
+        with socket.socket(fileno=fd) as one:
+            if one.type == socket.SOCK_DGRAM:
+                try:
+                    one.setsockopt(socket.SOL_SOCKET, 33, size)  # SO_RCVBUFFORCE: beyond the system's limit, as root
+                except OSError:
+                    one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
+    os.close(handle)
 
 
 def window(seconds, **groups):
