@@ -72,7 +72,7 @@ fn another_client_than_a_browser_decodes_the_pictures_and_hears_the_tone() {
     gateway.cameras_live(1, Duration::from_secs(5));
     let run = Command::new("python3")
         .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/whep.py"))
-        .args([&format!("http://127.0.0.1:{}", gateway.api), "cam", "5"])
+        .args([format!("http://127.0.0.1:{}", gateway.api).as_str(), "cam", "5"])
         .output()
         .unwrap();
     if run.status.code() == Some(77) {
