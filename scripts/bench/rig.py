@@ -200,7 +200,8 @@ class Peers(contextlib.ExitStack):
         (home / "janus.transport.websockets.jcfg").write_text(f'general: {{\nws = true\nws_port = {port}\nws_ip = "127.0.0.1"\n}}\n')
         (home / "janus.transport.pfunix.jcfg").write_text(f'general: {{\nenabled = true\npath = "{home}/socket"\ntype = "SOCK_SEQPACKET"\n}}\n')
         points = (f'camera-{i}: {{\ntype = "rtsp"\nid = {i}\naudio = true\nvideo = true\nurl = "{url}"\nrtsp_user = "admin"\nrtsp_pwd = "test"\n'
-                  f'videobufferkf = {str(buffered).lower()}\n}}\n' for i, url in enumerate(urls, 1))
+                  # It asks nothing of a camera that does not say its timeout, and is thrown out after a minute.
+                  f'rtsp_session_timeout = 20\nvideobufferkf = {str(buffered).lower()}\n}}\n' for i, url in enumerate(urls, 1))
         (home / "janus.plugin.streaming.jcfg").write_text("general: {\nevents = false\n}\n" + "".join(points))
         # It now and then dumps core at its end: there.
         process = self.start([program, "-F", home], home.name, cwd=home)
