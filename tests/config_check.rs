@@ -16,8 +16,8 @@ use std::{
 
 use chowki::{
     cli,
-    config::{self, Code, DiskSpace, Fault, FileRead, Host, Loaded, Nowhere, Objects, Ports, Severity, Talkback},
-    district::inventory::{ButtonCredential, RecordPolicy},
+    config::{self, Code, DiskSpace, Fault, FileRead, Host, Loaded, Nowhere, Objects, Ports, Severity},
+    district::inventory::{ButtonCredential, RecordPolicy, Voice},
 };
 
 /// A host whose every file holds a secret, but those that are said to be otherwise.
@@ -580,8 +580,8 @@ fn the_annotated_example_passes_when_its_files_are_there() {
         ("hq.example.gov.pk", 8883, Some(20_000_000))
     );
     assert_eq!(hq.objects, Objects::S3 { bucket: "evidence".into(), prefix: String::new() });
-    assert_eq!(config.units[&inventory.buttons()[0].id].talkback, Some(Talkback::Onvif));
-    assert!(config.units[&inventory.buttons()[1].id].screen.is_some());
+    assert_eq!(inventory.buttons()[0].voice, Voice::Backchannel);
+    assert!(matches!(inventory.buttons()[1].voice, Voice::Screen(_)));
     assert!(matches!(inventory.buttons()[1].credential, ButtonCredential::Certificate));
 }
 

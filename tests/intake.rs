@@ -16,7 +16,7 @@ use chowki::{
     district::{
         button::ButtonStatus,
         ids::{ButtonId, IncidentId},
-        inventory::{Button, ButtonCredential, Inventory},
+        inventory::{Button, ButtonCredential, Inventory, Voice},
         place::Place,
         press::{PressKind, Progress, StateMessage},
         secret::Secret,
@@ -44,6 +44,9 @@ fn button(id: &str, credential: ButtonCredential) -> Button {
         credential,
         silent_after: Duration::from_secs(90),
         unit: None,
+        voice: Voice::None,
+        volume: 1.0,
+        half_duplex: false,
     }
 }
 

@@ -24,6 +24,7 @@ pub struct Access {
 struct Known {
     name: Arc<str>,
     role: Role,
+    group: Arc<str>,
     token_hash: digest::Digest,
 }
 
@@ -42,8 +43,8 @@ impl Right {
     fn of(self, role: Role) -> bool {
         match self {
             Self::States => true,
-            Self::Incidents => matches!(role, Role::Operator | Role::Puller),
-            Self::Steps => role == Role::Operator,
+            Self::Incidents => matches!(role, Role::Operator | Role::Supervisor | Role::Puller),
+            Self::Steps => matches!(role, Role::Operator | Role::Supervisor),
         }
     }
 
@@ -61,6 +62,10 @@ impl Right {
 pub struct Caller {
     /// Its name in the config; `None` when no client is configured.
     pub name: Option<Arc<str>>,
+    /// What it may do. Where no client is configured everybody may everything.
+    pub role: Role,
+    /// Which group of the call it belongs to; `None` when no client is configured: it hears every ring.
+    pub group: Option<Arc<str>>,
 }
 
 impl Access {
@@ -69,6 +74,7 @@ impl Access {
         let known = |c: &ApiClient| Known {
             name: c.name.as_str().into(),
             role: c.role,
+            group: c.group.as_str().into(),
             token_hash: digest::digest(&digest::SHA256, c.token.reveal().as_bytes()),
         };
         Self { clients: clients.iter().map(known).collect() }
@@ -93,7 +99,7 @@ pub async fn guard(State((access, right)): State<(Arc<Access>, Right)>, mut requ
         if let Err(stranger) = door::admit(request.method(), request.headers()) {
             return Problem::new(stranger.status(), stranger.to_string()).into_response();
         }
-        request.extensions_mut().insert(Caller { name: None });
+        request.extensions_mut().insert(Caller { name: None, role: Role::Supervisor, group: None });
         return next.run(request).await;
     }
     let token = request.headers().get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()).and_then(bearer);
@@ -105,11 +111,13 @@ pub async fn guard(State((access, right)): State<(Arc<Access>, Right)>, mut requ
         let detail = format!("{} {}", known.name, right.refusal());
         return Problem::new(StatusCode::FORBIDDEN, detail).into_response();
     }
-    request.extensions_mut().insert(Caller { name: Some(known.name.clone()) });
+    let (name, group) = (Some(known.name.clone()), Some(known.group.clone()));
+    request.extensions_mut().insert(Caller { name, role: known.role, group });
     next.run(request).await
 }
 
-fn bearer(value: &str) -> Option<&str> {
+/// The token of an `Authorization` header.
+pub(super) fn bearer(value: &str) -> Option<&str> {
     let (scheme, token) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
 }

@@ -1,6 +1,7 @@
 //! Floor 4: HTTP for headquarters and the page. Thin handlers over what `gateway` shows and takes.
 
 pub mod auth;
+mod call;
 pub mod door;
 mod evidence;
 mod incidents;
@@ -8,8 +9,10 @@ mod inventory;
 mod live;
 pub mod page;
 mod problem;
+mod sdp;
 mod server;
 mod stream;
+mod unit;
 mod watch;
 
 use std::sync::Arc;
@@ -20,7 +23,7 @@ use axum::{
     http::{HeaderValue, header},
     middleware::{self, Next},
     response::Response,
-    routing::{delete, get, post},
+    routing::{MethodRouter, delete, get, post},
 };
 
 use crate::gateway::Facade;
@@ -53,24 +56,39 @@ pub fn router(api: Api, extra: Router) -> Router {
         .route("/v1/status", get(inventory::status))
         .route("/v1/buttons", get(inventory::buttons))
         .route("/v1/cameras", get(inventory::cameras))
+        .route("/v1/me", get(call::me))
         .route_layer(behind(Right::States));
     let incidents = Router::new()
         .route("/v1/events", get(live::events))
         .route("/v1/incidents", get(incidents::list))
         .route("/v1/incidents/{id}", get(incidents::one))
-        .route("/v1/cameras/{id}/whep", post(watch::begin).layer(DefaultBodyLimit::max(watch::MAX_OFFER)))
+        .route("/v1/cameras/{id}/whep", offer(post(watch::begin)))
         .route("/v1/cameras/{id}/whep/{session}", delete(watch::end))
         .route("/v1/incidents/{id}/cameras/{camera}/{object}", get(evidence::object))
+        .route("/v1/calls", get(call::list))
+        .route("/v1/ice-servers", get(call::ice_servers))
         .route_layer(behind(Right::Incidents));
     let steps = Router::new()
         .route("/v1/incidents/{id}/seen", post(incidents::seen))
         .route("/v1/incidents/{id}/dispatched", post(incidents::dispatched))
         .route("/v1/incidents/{id}/close", post(incidents::close))
+        .route("/v1/incidents/{id}/call", offer(post(call::join)))
+        .route("/v1/incidents/{id}/call/{session}", delete(call::leave))
+        .route("/v1/incidents/{id}/call/{session}/hand-over", post(call::hand_over))
+        .route("/v1/incidents/{id}/call/{session}/{what}", post(call::ask))
         .route_layer(behind(Right::Steps));
+    let units = Router::new()
+        .route("/v1/units/{button}/session", offer(post(unit::begin)))
+        .route("/v1/units/{button}/session/{session}", delete(unit::end))
+        .route("/v1/units/{button}/press", post(unit::press))
+        .route("/v1/units/{button}/events", get(unit::events))
+        .route("/v1/units/{button}/prompts/{name}", get(unit::prompt))
+        .route_layer(middleware::from_fn_with_state(api.clone(), unit::guard));
     let extra = extra.layer(behind(Right::Steps));
     open.merge(states)
         .merge(incidents)
         .merge(steps)
+        .merge(units)
         .with_state(api)
         .merge(extra)
         .fallback(problem::not_found)
@@ -79,10 +97,16 @@ pub fn router(api: Api, extra: Router) -> Router {
         .layer(middleware::from_fn(security_headers))
 }
 
+/// SDP is larger than what else is sent.
+fn offer(route: MethodRouter<Api>) -> MethodRouter<Api> {
+    route.layer(DefaultBodyLimit::max(sdp::MAX_OFFER))
+}
+
 /// The page's own files need no token: without one they show nothing.
 fn page_routes() -> Router<Api> {
     let file = |request: Request| async move { page_file(request.uri().path()) };
-    page::ASSETS.iter().fold(Router::new(), |router, asset| router.route(asset.path, get(file)))
+    let assets = page::ASSETS.iter().fold(Router::new(), |router, asset| router.route(asset.path, get(file)));
+    assets.route("/unit/{button}", get(|| async { page_file("/page/unit.html") }))
 }
 
 fn page_file(path: &str) -> Response {

@@ -42,6 +42,18 @@ pub(super) fn choose(rtc: &Rtc, mid: Mid, format: &Format) -> Option<(Pt, u32)> 
     Some((best.pt(), rate))
 }
 
+/// What a browser sends with that payload type. None: nothing that we take.
+pub(super) fn sent(rtc: &Rtc, pt: Pt) -> Option<Codec> {
+    let params = rtc.codec_config().params().iter().find(|p| p.pt() == pt)?;
+    match params.spec().codec {
+        Rtp::H264 => Some(Codec::H264),
+        Rtp::Opus => Some(Codec::Opus),
+        Rtp::PCMU => Some(Codec::Pcmu),
+        Rtp::PCMA => Some(Codec::Pcma),
+        _ => None,
+    }
+}
+
 /// How well an offered H.264 fits: pictures in parts (packetization mode 1, RFC 6184 section 5.4) before everything, then
 /// the camera's own profile. A decoder that was offered another profile decodes it all the same, or says so.
 fn fit(params: &PayloadParams, format: &Format) -> (bool, bool) {

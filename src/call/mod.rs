@@ -9,11 +9,17 @@
 //! Nothing is transcoded. A viewer begins with the ring's last key frame, and is with the camera from then on: see
 //! [`mod@line`]. One that is slow misses frames until the next key frame; the ring, and everybody else, never notices.
 
+pub mod announce;
 mod codecs;
+mod feed;
+mod inlet;
 pub mod line;
 mod parcels;
 mod session;
 mod socket;
+pub mod state;
+#[cfg(test)]
+mod state_tests;
 mod switchboard;
 pub mod talkback;
 
@@ -21,20 +27,27 @@ use std::{
     collections::HashMap,
     fmt, io,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, atomic::AtomicBool},
 };
 
 use str0m::Candidate;
-use tokio::sync::oneshot;
+use tokio::{
+    runtime::EnterGuard,
+    sync::{oneshot, watch},
+};
 
 use self::{
+    feed::Tap,
     parcels::Parcels,
-    session::Session,
+    session::{Session, Terms},
     socket::{Buffer, Socket},
     switchboard::Switchboard,
 };
+pub use self::{
+    inlet::Inlet,
+    session::{Progress, Why},
+};
 use crate::{
-    district::ids::CameraId,
     host::{clock, scope::Scope, thread::Thread},
     media::{frame::Codec, ring::Ring},
 };
@@ -111,6 +124,19 @@ pub struct Answered {
     pub session: SessionId,
     /// The SDP answer.
     pub answer: String,
+    /// How far the session has come.
+    pub progress: watch::Receiver<Progress>,
+}
+
+/// What a browser is shown, and where what it sends goes.
+#[derive(Debug, Default)]
+pub struct Wanted {
+    /// The rings that it is shown. Of its streams of each kind the first shows the first of them.
+    pub shown: Vec<Arc<Ring>>,
+    /// While this is set the sound of the first is kept back.
+    pub hushed: Option<Arc<AtomicBool>>,
+    /// Where what it sends goes, and as whose.
+    pub sends: Option<(Arc<Inlet>, u32)>,
 }
 
 /// Counts, for metrics.
@@ -139,7 +165,8 @@ struct Shared {
 #[derive(Default)]
 struct Inner {
     sessions: HashMap<SessionId, oneshot::Sender<()>>,
-    parcels: HashMap<CameraId, Weak<Parcels>>,
+    /// Of each ring that is shown.
+    parcels: Vec<(Weak<Ring>, Weak<Parcels>)>,
 }
 
 /// Binds the port and serves it in `scope`.
@@ -171,20 +198,21 @@ pub fn start(settings: Settings, scope: &Scope) -> Result<Calls, Error> {
 }
 
 impl Calls {
+    /// While what this returns lives, tasks that are spawned here run on the thread of calls.
+    pub fn enter(&self) -> EnterGuard<'_> {
+        self.0.thread.enter()
+    }
+
     /// Where the port is bound.
     pub fn address(&self) -> SocketAddr {
         self.0.socket.local()
     }
 
-    /// Answers an offer with a camera's pictures and sound. They flow until the browser goes or [`Calls::hang_up`];
-    /// `meanwhile` is dropped then.
-    pub fn watch(
-        &self,
-        camera: &CameraId,
-        ring: &Arc<Ring>,
-        meanwhile: impl Send + 'static,
-        offer: &str,
-    ) -> Result<Answered, Refused> {
+    /// Answers an offer. What is wanted flows until the browser goes or [`Calls::hang_up`]; `meanwhile` is dropped then.
+    ///
+    /// # Errors
+    /// [`Refused`], when the offer cannot be answered.
+    pub fn begin(&self, wanted: Wanted, meanwhile: impl Send + 'static, offer: &str) -> Result<Answered, Refused> {
         let shared = &self.0;
         let candidates = self.candidates();
         if candidates.is_empty() {
@@ -192,18 +220,19 @@ impl Calls {
         }
         let (hang_up, hung_up) = oneshot::channel();
         let id = SessionId::random().ok_or_else(|| Refused::Offer("no random numbers to be had".into()))?;
-        let parcels = {
+        let taps = {
             let mut inner = shared.lock();
             if inner.sessions.len() >= shared.settings.sessions {
                 return Err(Refused::Full(shared.settings.sessions));
             }
             inner.sessions.insert(id.clone(), hang_up);
-            inner.parcels(camera)
+            let tap = |ring| Tap { parcels: inner.parcels(&ring), ring };
+            wanted.shown.into_iter().map(tap).collect()
         };
-        let of = (ring.clone(), parcels);
-        let answered = Session::answer(offer, &candidates, shared.socket.clone(), &shared.board, of);
+        let terms = Terms { taps, hushed: wanted.hushed, inlet: wanted.sends };
+        let answered = Session::answer(offer, &candidates, shared.socket.clone(), &shared.board, terms);
         let (answer, session) = answered.inspect_err(|_| drop(shared.lock().sessions.remove(&id)))?;
-        let (calls, ended) = (self.clone(), id.clone());
+        let (calls, ended, progress) = (self.clone(), id.clone(), session.progress());
         let stopping = shared.scope.stopping();
         let _inside = shared.thread.enter();
         shared.scope.spawn("webrtc session", async move {
@@ -211,7 +240,7 @@ impl Calls {
             session.run(hung_up, stopping).await;
             calls.0.lock().sessions.remove(&ended);
         });
-        Ok(Answered { session: id, answer })
+        Ok(Answered { session: id, answer, progress })
     }
 
     /// Ends a session. Whether there was one of that name.
@@ -255,14 +284,15 @@ impl Shared {
 }
 
 impl Inner {
-    /// One set of payloads for all who watch a camera.
-    fn parcels(&mut self, camera: &CameraId) -> Arc<Parcels> {
-        self.parcels.retain(|_, parcels| parcels.strong_count() > 0);
-        if let Some(known) = self.parcels.get(camera).and_then(Weak::upgrade) {
+    /// One set of payloads for all who are shown a ring.
+    fn parcels(&mut self, ring: &Arc<Ring>) -> Arc<Parcels> {
+        self.parcels.retain(|(_, parcels)| parcels.strong_count() > 0);
+        let known = self.parcels.iter().find(|(of, _)| std::ptr::eq(of.as_ptr(), Arc::as_ptr(ring)));
+        if let Some(known) = known.and_then(|(_, parcels)| parcels.upgrade()) {
             return known;
         }
         let parcels = Arc::new(Parcels::default());
-        self.parcels.insert(camera.clone(), Arc::downgrade(&parcels));
+        self.parcels.push((Arc::downgrade(ring), Arc::downgrade(&parcels)));
         parcels
     }
 }

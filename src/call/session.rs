@@ -1,52 +1,75 @@
-//! One browser's session: a WebRTC peer ([`str0m`]) and the ring that it watches.
+//! One browser's session: a WebRTC peer ([`str0m`]), the rings that it is shown, and what it sends.
 //!
 //! The peer does no input and output of its own. Each turn of the session's task gives it one thing (a datagram, a frame,
 //! the passing of time) and then takes out all that it has to say, until it names the time when it wants to be asked again.
 
 use std::{
-    sync::Arc,
+    future::poll_fn,
+    sync::{Arc, atomic::AtomicBool},
+    task::Poll,
     time::{Duration, Instant},
 };
 
 use str0m::{
-    Candidate, Event, IceConnectionState, Input, Output, Rtc, RtcConfig, RtcError,
+    Candidate, Event, Input, Output, Rtc, RtcConfig, RtcError,
     change::SdpOffer,
-    media::{Direction, MediaAdded, MediaKind, Mid},
+    media::{KeyframeRequestKind, MediaAdded},
     net::{Protocol, Receive},
-    rtp::RtpWrite,
+    rtp::RtpPacket,
 };
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::{
     Refused, codecs,
-    line::Line,
-    parcels::Parcels,
+    feed::{Feed, Tap},
+    inlet::{Incoming, Inlet, Uptake},
     socket::{Outbox, Socket},
     switchboard::{Datagram, Plugged, Switchboard},
 };
 use crate::{
     host::clock,
-    media::{
-        frame::{Frame, Track},
-        ring::{Read, Reader, Ring, Start},
-    },
+    media::{frame::Codec, ring::Read},
 };
 
 /// A peer that is not connected within this is given up.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// One that was is given up so long after it was lost: a browser that comes back begins a session of its own.
+/// One that says nothing for so long is lost. A browser says something all the time: it reports what it received each second,
+/// and looks every two to three whether we are there (RFC 7675). One that comes back begins a session of its own.
 const LOST: Duration = Duration::from_secs(5);
-/// A browser that lost pictures begins anew at most this often.
-const RESTART: Duration = Duration::from_secs(1);
 /// Bytes of old frames that go out at once, and the pause after them: a burst that is larger is lost in buffers.
 const BURST: usize = 96 * 1024;
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// A track on its way to the browser.
-#[derive(Debug)]
-struct Out {
-    mid: Mid,
-    line: Option<Line>,
+/// How far a session has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// Nothing can be sent yet.
+    Connecting,
+    /// The browser is there.
+    Connected,
+    /// It is over.
+    Ended(Why),
+}
+
+/// Why a session is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// We hung up, by whoever's wish.
+    HungUp,
+    /// The browser said good-bye.
+    Left,
+    /// It was heard of no more.
+    Lost,
+}
+
+/// What a browser is shown, and where what it sends goes.
+pub(super) struct Terms {
+    /// The rings that it is shown: of its streams of each kind the first shows the first of them.
+    pub taps: Vec<Tap>,
+    /// While this is set the sound of the first is kept back.
+    pub hushed: Option<Arc<AtomicBool>>,
+    /// Where what it sends goes, as whose.
+    pub inlet: Option<(Arc<Inlet>, u32)>,
 }
 
 /// A session before it runs.
@@ -54,18 +77,11 @@ pub(super) struct Session {
     rtc: Rtc,
     socket: Arc<Socket>,
     plugged: Plugged,
-    ring: Arc<Ring>,
-    reader: Reader,
-    parcels: Arc<Parcels>,
-    video: Option<Out>,
-    audio: Option<Out>,
-    /// Nothing can be decoded before the next key frame.
-    wants_key: bool,
-    connected: bool,
-    /// When it is given up.
-    until: Option<Instant>,
-    /// When it last began at a key frame.
-    restarted: Instant,
+    feeds: Vec<Feed>,
+    uptake: Option<Uptake>,
+    progress: watch::Sender<Progress>,
+    /// When it is given up, unless it is heard.
+    until: Instant,
     /// Until when no frame is sent, after a burst.
     rests: Option<Instant>,
     outbox: Outbox,
@@ -79,16 +95,18 @@ impl Session {
         candidates: &[Candidate],
         socket: Arc<Socket>,
         board: &Arc<Switchboard>,
-        (ring, parcels): (Arc<Ring>, Arc<Parcels>),
+        terms: Terms,
     ) -> Result<(String, Self), Refused> {
-        if let Some(Read::Frame(frame)) = ring.reader(Start::LastKey).try_next()
-            && frame.track == Track::Video
-        {
-            codecs::agree(offer, frame.format.codec)?;
+        let Terms { taps, mut hushed, inlet } = terms;
+        let feeds: Vec<_> = taps.into_iter().map(|tap| Feed::new(tap, hushed.take())).collect();
+        let pictures = feeds.first().and_then(Feed::pictures);
+        if let Some(codec) = pictures {
+            codecs::agree(offer, codec)?;
         }
         let offer = SdpOffer::from_sdp_string(offer).map_err(|e| Refused::Offer(e.to_string()))?;
         let now = clock::instant();
-        let mut rtc = config().build(now);
+        // What comes in is H.264; where that codec is not the one that goes out, its streams share no preference.
+        let mut rtc = config(inlet.is_none() || pictures == Some(Codec::H265)).build(now);
         for candidate in candidates {
             rtc.add_local_candidate(candidate.clone());
         }
@@ -98,15 +116,10 @@ impl Session {
             rtc,
             socket,
             plugged: board.plug(name),
-            reader: ring.reader(Start::LastKey),
-            ring,
-            parcels,
-            video: None,
-            audio: None,
-            wants_key: true,
-            connected: false,
-            until: Some(now + PATIENCE),
-            restarted: now,
+            feeds,
+            uptake: inlet.map(|(inlet, party)| Uptake::new(inlet, party)),
+            progress: watch::Sender::new(Progress::Connecting),
+            until: now + PATIENCE,
             rests: None,
             outbox: Outbox::default(),
             random: fastrand::Rng::new(),
@@ -119,37 +132,52 @@ impl Session {
         Ok((answer, session))
     }
 
+    /// How far it has come, from now on.
+    pub fn progress(&self) -> watch::Receiver<Progress> {
+        self.progress.subscribe()
+    }
+
     /// Serves the browser until it goes, is hung up, or the gateway stops.
     pub async fn run(mut self, mut hung_up: oneshot::Receiver<()>, stopping: impl Future<Output = ()>) {
         tokio::pin!(stopping);
         let why = loop {
             let deadline = match self.drain() {
                 Ok(deadline) => deadline,
-                Err(error) => break error.to_string(),
+                Err(error) => {
+                    tracing::debug!(%error, "a session failed");
+                    break Why::Lost;
+                }
             };
             if !self.rtc.is_alive() {
-                break "the browser went".into();
+                break Why::Left;
             }
-            if self.until.is_some_and(|until| clock::instant() >= until) {
-                break if self.connected { "lost" } else { "never connected" }.into();
+            if clock::instant() >= self.until {
+                break Why::Lost;
             }
             self.rests = self.rests.filter(|until| clock::instant() < *until);
-            let wake = [self.until, self.rests].into_iter().flatten().fold(deadline, Instant::min);
+            let wake = self.rests.into_iter().chain([self.until]).fold(deadline, Instant::min);
+            let ready = self.connected() && self.rests.is_none();
             let turn = tokio::select! {
                 biased;
-                () = &mut stopping => break "the gateway stops".into(),
-                _ = &mut hung_up => break "hung up".into(),
+                () = &mut stopping => break Why::HungUp,
+                _ = &mut hung_up => break Why::HungUp,
                 Some(datagram) = self.plugged.inbox.recv() => self.received(&datagram),
-                read = self.reader.next(), if self.connected && self.rests.is_none() => self.read(read),
+                (feed, read) = next(&mut self.feeds), if ready => self.read(feed, read),
                 () = tokio::time::sleep_until(wake.into()) => self.rtc.handle_input(Input::Timeout(clock::instant())),
             };
             if let Err(error) = turn {
-                break error.to_string();
+                tracing::debug!(%error, "a session failed");
+                break Why::Lost;
             }
         };
-        tracing::debug!(why, "a session ended");
+        tracing::debug!(?why, "a session ended");
         self.rtc.disconnect();
         let _ = self.drain();
+        self.progress.send_replace(Progress::Ended(why));
+    }
+
+    fn connected(&self) -> bool {
+        *self.progress.borrow() == Progress::Connected
     }
 
     /// Takes out what the peer has to say; gives the time when it wants to be asked again.
@@ -170,37 +198,44 @@ impl Session {
         match event {
             Event::MediaAdded(media) => self.media(media),
             Event::Connected => {
-                self.connected = true;
-                self.until = None;
-                self.begin_anew();
+                self.progress.send_replace(Progress::Connected);
+                self.until = clock::instant() + LOST;
+                self.feeds.iter_mut().for_each(Feed::begin_anew);
             }
-            Event::IceConnectionStateChange(IceConnectionState::Disconnected) => {
-                self.until = Some(clock::instant() + LOST);
+            Event::KeyframeRequest(request) => {
+                let asked = self.feeds.iter_mut().find(|feed| feed.has(request.mid));
+                asked.into_iter().for_each(Feed::asked_for_key);
             }
-            Event::IceConnectionStateChange(_) if self.connected => self.until = None,
-            // On a bad line it asks again and again; each answer is more for that line to carry.
-            Event::KeyframeRequest(_) if clock::instant() >= self.restarted + RESTART => self.begin_anew(),
+            Event::RtpPacket(packet) => self.packet(packet),
             _ => {}
         }
     }
 
     fn media(&mut self, media: MediaAdded) {
-        if !matches!(media.direction, Direction::SendOnly | Direction::SendRecv) {
-            return;
-        }
-        let out = Some(Out { mid: media.mid, line: None });
-        match media.kind {
-            MediaKind::Video if self.video.is_none() => self.video = out,
-            MediaKind::Audio if self.audio.is_none() => self.audio = out,
-            _ => {}
+        if media.direction.is_sending() {
+            self.feeds.iter_mut().any(|feed| feed.take(media.kind, media.mid));
         }
     }
 
-    /// The browser has nothing to decode from: it gets the ring's last key frame, and what came since.
-    fn begin_anew(&mut self) {
-        self.restarted = clock::instant();
-        self.reader = self.ring.reader(Start::LastKey);
-        self.wants_key = true;
+    /// A packet of the browser's own pictures or sound.
+    fn packet(&mut self, packet: RtpPacket) {
+        let Some(uptake) = &mut self.uptake else { return };
+        let Some(codec) = codecs::sent(&self.rtc, packet.header.payload_type) else { return };
+        let level = packet.header.ext_vals.audio_level.map(i8::unsigned_abs);
+        uptake.packet(Incoming {
+            codec,
+            number: *packet.seq_no,
+            time: i64::try_from(packet.time.numer()).unwrap_or_default(),
+            marker: packet.header.marker,
+            payload: packet.payload,
+            level,
+        });
+        if codec == Codec::H264
+            && uptake.wants_key(clock::instant())
+            && let Some(stream) = self.rtc.direct_api().stream_rx(&packet.header.ssrc)
+        {
+            stream.request_keyframe(KeyframeRequestKind::Pli);
+        }
     }
 
     fn received(&mut self, datagram: &Datagram) -> Result<(), RtcError> {
@@ -208,20 +243,31 @@ impl Session {
         // What cannot be understood is nobody's.
         let Ok(receive) = Receive::new(Protocol::Udp, *from, *to, bytes) else { return Ok(()) };
         let input = Input::Receive(*at, receive);
-        if self.rtc.accepts(&input) { self.rtc.handle_input(input) } else { Ok(()) }
+        if !self.rtc.accepts(&input) {
+            return Ok(());
+        }
+        if self.connected() {
+            self.until = *at + LOST;
+        }
+        self.rtc.handle_input(input)
     }
 
     /// Sends a frame and those that are there behind it, a burst at most.
-    fn read(&mut self, read: Read) -> Result<(), RtcError> {
+    fn read(&mut self, from: usize, read: Read) -> Result<(), RtcError> {
         let (mut next, mut burst) = (Some(read), 0);
         while let Some(read) = next {
+            let Some(feed) = self.feeds.get_mut(from) else { return Ok(()) };
             match read {
                 Read::Frame(frame) => {
                     burst += frame.data.len();
-                    self.send(&frame)?;
+                    if feed.send(&mut self.rtc, &frame, &mut self.random) {
+                        self.drain()?;
+                        self.rtc.handle_input(Input::Timeout(clock::instant()))?;
+                        self.drain()?;
+                    }
                 }
                 // Older than all that is kept: nobody wants to see that.
-                Read::Skipped(_) => self.begin_anew(),
+                Read::Skipped(_) => feed.begin_anew(),
                 Read::Ended => {
                     self.rtc.disconnect();
                     return Ok(());
@@ -231,47 +277,30 @@ impl Session {
                 self.rests = Some(clock::instant() + PAUSE);
                 return Ok(());
             }
-            next = self.reader.try_next();
+            next = self.feeds.get_mut(from).and_then(Feed::try_next);
         }
         Ok(())
     }
+}
 
-    fn send(&mut self, frame: &Arc<Frame>) -> Result<(), RtcError> {
-        let now = clock::mono();
-        let pictures = frame.track == Track::Video;
-        if pictures && self.wants_key && !frame.key || !pictures && Line::is_old(frame, now) {
-            return Ok(());
-        }
-        let out = if pictures { &mut self.video } else { &mut self.audio };
-        let Some(out) = out else { return Ok(()) };
-        let Some((pt, rate)) = codecs::choose(&self.rtc, out.mid, &frame.format) else { return Ok(()) };
-        let Some(payloads) = self.parcels.of(frame) else { return Ok(()) };
-        let line = out.line.get_or_insert_with(|| Line::new(rate, &mut self.random));
-        let stamp = line.stamp(frame, now, payloads.len());
-        let sent = clock::instant();
-        // The clock that frames are dated by counts suspends too, this one does not.
-        let captured = sent.checked_sub(now.since(frame.arrived)).unwrap_or(sent);
-        let mut direct = self.rtc.direct_api();
-        let Some(stream) = direct.stream_tx_by_mid(out.mid, None) else { return Ok(()) };
-        let last = payloads.len().saturating_sub(1);
-        for (i, payload) in payloads.iter().enumerate() {
-            let number = (stamp.sequence + i as u64).into();
-            let packet = RtpWrite::new(pt, number, stamp.time, captured, payload.clone());
-            stream.write_rtp(packet.marker(pictures && i == last).nackable(pictures));
-        }
-        self.wants_key &= !pictures;
-        self.drain()?;
-        self.rtc.handle_input(Input::Timeout(clock::instant()))?;
-        self.drain().map(drop)
-    }
+/// The next frame of any of them, the first one's before the others'.
+async fn next(feeds: &mut [Feed]) -> (usize, Read) {
+    poll_fn(|cx| {
+        let ready = |(i, feed): (usize, &mut Feed)| match feed.poll(cx) {
+            Poll::Ready(read) => Some((i, read)),
+            Poll::Pending => None,
+        };
+        feeds.iter_mut().enumerate().find_map(ready).map_or(Poll::Pending, Poll::Ready)
+    })
+    .await
 }
 
 /// What we speak: the codecs that cameras and browsers have in common, as they come.
-fn config() -> RtcConfig {
+fn config(h265: bool) -> RtcConfig {
     RtcConfig::new()
         .clear_codecs()
         .enable_h264(true)
-        .enable_h265(true)
+        .enable_h265(h265)
         .enable_opus(true, false)
         .enable_pcmu(true, false)
         .enable_pcma(true, false)

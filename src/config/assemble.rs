@@ -8,8 +8,8 @@ use super::{
     ground, keys,
     reader::{Opened, Read, Reader},
     settings::{
-        Api, ApiClient, ApiTls, Broker, BrokerClient, BrokerTls, Data, District, Evidence, Headquarters, Media,
-        Objects, S3, Supervision, WebRtc,
+        Api, ApiClient, ApiTls, Broker, BrokerClient, BrokerTls, Call, Data, District, Evidence, Headquarters,
+        IceServer, Media, Objects, S3, Supervision, WebRtc,
     },
     units::{show_duration, show_size},
 };
@@ -113,7 +113,9 @@ fn broker_client(keys: &keys::BrokerClient) -> Option<BrokerClient> {
     })
 }
 
-pub(super) fn api(reader: &mut Reader<'_>, keys: &keys::Api) -> Option<Api> {
+pub(super) fn api(reader: &mut Reader<'_>, keys: &keys::Api, call: Option<&Call>) -> Option<Api> {
+    let groups = call.map(|call| call.groups.as_slice()).unwrap_or_default();
+    let first = groups.first().cloned().unwrap_or_default();
     if let Some(tls) = &keys.tls
         && let (Some(cert), Some(key)) = (&tls.value.cert, &tls.value.key)
     {
@@ -121,6 +123,12 @@ pub(super) fn api(reader: &mut Reader<'_>, keys: &keys::Api) -> Option<Api> {
     }
     let clients = keys.client.as_ref()?;
     twins(reader, "api.client", clients.value.iter().filter_map(|c| c.name.as_ref()), String::as_str);
+    for group in clients.value.iter().filter_map(|c| c.group.as_ref()) {
+        if !groups.is_empty() && !groups.contains(&group.value) {
+            let what = format!("{:?} is no group of [call]", group.value);
+            reader.error(Code::BadValue, &group.at, what).write(format!("one of {groups:?}"));
+        }
+    }
     shared_tokens(reader, clients.value.iter().filter_map(|c| c.token_file.as_ref()));
     let listen = keys.listen.as_ref()?;
     if !listen.value.ip().is_loopback() {
@@ -143,6 +151,7 @@ pub(super) fn api(reader: &mut Reader<'_>, keys: &keys::Api) -> Option<Api> {
             name: keys.name.as_ref()?.value.clone(),
             role: keys.role.as_ref()?.value,
             token: keys.token_file.as_ref()?.value.clone(),
+            group: keys.group.as_ref().map_or_else(|| first.clone(), |group| group.value.clone()),
         })
     };
     Some(Api {
@@ -163,7 +172,40 @@ pub(super) fn webrtc(reader: &mut Reader<'_>, keys: &keys::WebRtc, api: &Api) ->
         reader.error(Code::BadValue, &address.at, what).write("the router's own address, such as \"203.0.113.7:8443\"");
     }
     let listen = keys.listen.as_ref().map_or(api.listen, |listen| listen.value);
-    WebRtc { listen, public: public.map(|address| address.value).collect() }
+    let servers = keys.ice_server.iter().flat_map(|all| &all.value);
+    let server = |keys: &keys::IceServer| {
+        let login = login(reader, keys.username.as_ref(), keys.credential_file.as_ref(), &keys.here);
+        let url = keys.url.as_ref()?;
+        if login.is_none() && url.value.starts_with("turn") {
+            reader
+                .error(Code::Missing, &url.at, "a TURN server asks for a user name and a credential")
+                .write("username = \"chowki\" and credential_file = \"turn.password\" beside it");
+        }
+        Some(IceServer { url: url.value.clone(), login })
+    };
+    let ice_servers = servers.filter_map(server).collect();
+    WebRtc { listen, public: public.map(|address| address.value).collect(), ice_servers }
+}
+
+pub(super) fn call(reader: &mut Reader<'_>, keys: &keys::Call) -> Option<Call> {
+    let groups: Vec<String> = keys.groups.as_ref()?.value.iter().map(|group| group.value.clone()).collect();
+    for (i, group) in keys.groups.iter().flat_map(|all| &all.value).enumerate() {
+        if groups.iter().take(i).any(|earlier| *earlier == group.value) {
+            reader.error(Code::Duplicate, &group.at, "this group stands in the list already");
+        }
+    }
+    let prompts = &keys.prompts.as_ref()?.value;
+    let files = [
+        ("pressed", &prompts.pressed),
+        ("reached", &prompts.reached),
+        ("waiting", &prompts.waiting),
+        ("answered", &prompts.answered),
+        ("hold", &prompts.hold),
+        ("lost", &prompts.lost),
+        ("ended", &prompts.ended),
+    ];
+    let prompts = files.into_iter().filter_map(|(name, file)| Some((name, file.as_ref()?.value.path.clone())));
+    Some(Call { groups, escalate_after: keys.escalate_after.as_ref()?.value, prompts: prompts.collect() })
 }
 
 pub(super) fn headquarters(
@@ -277,6 +319,7 @@ pub(super) fn evidence(
         after: keys.after.as_ref()?.value,
         cameras: keys.cameras.as_ref()?.value,
         radius_m: keys.radius.as_ref()?.value,
+        ringing: keys.ringing.as_ref()?.value,
         debounce: keys.debounce.as_ref()?.value,
     })
 }

@@ -7,11 +7,10 @@ use super::{
     fault::{At, Code},
     keys,
     reader::{Read, Reader},
-    settings::Unit,
 };
 use crate::district::{
-    ids::{ButtonId, CameraId, MAX_ID, UNIT_PREFIX},
-    inventory::{Button, ButtonCredential, Camera, Source, View},
+    ids::{ButtonId, CameraId, MAX_ID, OPERATOR, UNIT_PREFIX},
+    inventory::{Button, ButtonCredential, Camera, Source, View, Voice},
     place::{Bearing, Bounds, Place},
 };
 
@@ -25,8 +24,8 @@ pub(super) struct Around<'k> {
     pub radius_m: Option<f64>,
 }
 
-/// A button and what its unit has beside its camera.
-pub(super) fn button(reader: &mut Reader<'_>, keys: &keys::Button, around: &Around<'_>) -> Option<(Button, Unit)> {
+/// A button and its unit.
+pub(super) fn button(reader: &mut Reader<'_>, keys: &keys::Button, around: &Around<'_>) -> Option<Button> {
     if let Some(id) = &keys.id
         && id.value.as_str().len() + UNIT_PREFIX.len() > MAX_ID
     {
@@ -56,22 +55,25 @@ pub(super) fn button(reader: &mut Reader<'_>, keys: &keys::Button, around: &Arou
             Some(ButtonCredential::Certificate)
         }
     };
-    let (source, unit) = match &keys.unit {
+    let (unit, voice) = match &keys.unit {
         Some(unit) => unit_of(reader, &unit.value)?,
-        None => (None, Unit::default()),
+        None => (None, Voice::None),
     };
-    let button = Button {
+    let extras = keys.unit.as_ref().map(|unit| &unit.value);
+    Some(Button {
         id: keys.id.as_ref()?.value.clone(),
         name: keys.name.as_ref()?.value.clone(),
         at: keys.at.as_ref()?.value,
         credential: credential?,
         silent_after: keys.silent_after.as_ref()?.value,
-        unit: source,
-    };
-    Some((button, unit))
+        unit,
+        voice,
+        volume: extras.and_then(|unit| unit.volume.as_ref()).map_or(1.0, |volume| volume.value),
+        half_duplex: extras.and_then(|unit| unit.half_duplex.as_ref()).is_some_and(|half| half.value),
+    })
 }
 
-fn unit_of(reader: &mut Reader<'_>, keys: &keys::Unit) -> Option<(Option<Source>, Unit)> {
+fn unit_of(reader: &mut Reader<'_>, keys: &keys::Unit) -> Option<(Option<Source>, Voice)> {
     let login = login(reader, keys.username.as_ref(), keys.password_file.as_ref(), &keys.here);
     let screen = keys.screen.as_ref()?;
     if keys.url.is_none() && !screen.value && !reader.has_fault_at(&format!("{}.url", keys.here.key)) {
@@ -100,7 +102,7 @@ fn unit_of(reader: &mut Reader<'_>, keys: &keys::Unit) -> Option<(Option<Source>
             reader
                 .error(Code::Conflict, &talkback.at, "a unit with a screen speaks through it")
                 .write("talkback or screen, not both");
-        } else if keys.url.is_none() && talkback.value == super::settings::Talkback::Onvif {
+        } else if keys.url.is_none() && talkback.value == Voice::Backchannel {
             reader
                 .error(
                     Code::Conflict,
@@ -117,8 +119,9 @@ fn unit_of(reader: &mut Reader<'_>, keys: &keys::Unit) -> Option<(Option<Source>
         login,
         transport,
     });
-    let token = keys.token_file.as_ref().filter(|_| screen.value).map(|token| token.value.clone());
-    Some((source, Unit { talkback: keys.talkback.as_ref().map(|t| t.value.clone()), screen: token }))
+    let token = keys.token_file.as_ref().filter(|_| screen.value).map(|token| Voice::Screen(token.value.clone()));
+    let speaker = keys.talkback.as_ref().map(|talkback| talkback.value.clone());
+    Some((source, token.or(speaker).unwrap_or_default()))
 }
 
 /// A camera.
@@ -129,6 +132,10 @@ pub(super) fn camera(reader: &mut Reader<'_>, keys: &keys::Camera, around: &Arou
         let what = format!("camera ids that begin with {UNIT_PREFIX:?} belong to the cameras of buttons' units");
         let better = if rest.parse::<CameraId>().is_ok() { format!("\"cam-{rest}\"") } else { "another id".to_owned() };
         reader.error(Code::Reserved, &id.at, what).write(better);
+    }
+    if let Some(id) = keys.id.as_ref().filter(|id| id.value.as_str() == OPERATOR) {
+        let what = "what an operator says in a call is kept under this id";
+        reader.error(Code::Reserved, &id.at, what).write("\"cam-operator\"");
     }
     if let (Some(at), Some(bounds)) = (&keys.at, around.bounds) {
         outside(reader, at, bounds);
@@ -252,7 +259,8 @@ fn unseen(reader: &mut Reader<'_>, buttons: &[keys::Button], cameras: &[keys::Ca
     places.sort_by(|a, b| a.lat().total_cmp(&b.lat()));
     // A degree of latitude is nowhere shorter than 110 km.
     let band = radius_m / 110_000.0;
-    let alone = buttons.iter().filter(|b| b.unit.as_ref().is_none_or(|u| u.value.url.is_none()));
+    let has_camera = |u: &keys::Unit| u.url.is_some() || u.screen.as_ref().is_some_and(|screen| screen.value);
+    let alone = buttons.iter().filter(|b| b.unit.as_ref().is_none_or(|u| !has_camera(&u.value)));
     let alone: Vec<&Read<Place>> = alone.filter_map(|b| b.at.as_ref()).collect();
     if let (Some(first), true) = (alone.first(), places.is_empty()) {
         let what = match alone.len() {

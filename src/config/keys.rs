@@ -5,7 +5,7 @@
 use super::{
     ground::{Point, Rectangle},
     kinds::{Choice, Each, Flag, Id, OneOrMore, Positive, Rate, Size, Sub, Text, Time, Whole, Within, Words},
-    links::{File, Folder, HttpUrl, Listen, MqttUrl, ObjectsUrl, RtspUrl, SecretFile, Speaker},
+    links::{File, Folder, HttpUrl, IceUrl, Listen, MqttUrl, ObjectsUrl, RtspUrl, SecretFile, Speaker},
     reader::Read,
     section::{Key, Kind, Need, Section, sections},
     settings::Role,
@@ -23,8 +23,12 @@ const DAY: u64 = 24 * HOUR;
 const MIB: u64 = 1 << 20;
 
 impl Words for Role {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("operator", Self::Operator), ("puller", Self::Puller), ("engineer", Self::Engineer)];
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("operator", Self::Operator),
+        ("supervisor", Self::Supervisor),
+        ("puller", Self::Puller),
+        ("engineer", Self::Engineer),
+    ];
 }
 
 impl Words for Transport {
@@ -49,6 +53,8 @@ sections! {
         Default api: Sub<Api>;
         /// How browsers reach live pictures and calls, by WebRTC.
         Default webrtc: Sub<WebRtc>;
+        /// Who is rung, and what a unit plays.
+        Default call: Sub<Call>;
         /// Where incidents and evidence go. Without it the gateway stands alone.
         Optional headquarters: Sub<Headquarters>;
         /// What is kept of an incident.
@@ -141,10 +147,13 @@ sections! {
     ApiClient {
         /// Its name, as it appears in an incident's timeline.
         Required name: Text = "hq-console";
-        /// What it may do: an operator answers and closes, a puller reads, an engineer sees states and tests.
+        /// What it may do: an operator answers and closes, a supervisor may also take a call over, a puller reads, an
+        /// engineer sees states and tests.
         Required role: Choice<Role> = "operator";
         /// File that holds its bearer token.
         Required token_file: SecretFile = "hq-console.token";
+        /// Which group of the call it belongs to. The first when left out.
+        Optional group: Text = "operators";
     }
 
     /// How browsers reach live pictures and calls, by WebRTC.
@@ -153,6 +162,46 @@ sections! {
         Optional listen: Listen = "0.0.0.0:8443";
         /// Addresses that a router forwards to that port, for browsers beyond it.
         Optional public: OneOrMore<Listen> = ["203.0.113.7:8443"];
+        /// STUN and TURN servers that browsers are told of.
+        Default ice_server: Each<IceServer>;
+    }
+
+    /// A STUN or TURN server (RFC 7064, RFC 7065).
+    IceServer {
+        /// Where: stun:HOST:PORT, turn:HOST:PORT or turns:HOST:PORT.
+        Required url: IceUrl = "turn:turn.hq.example.gov.pk:3478";
+        /// User name there.
+        Optional username: Text = "chowki";
+        /// File that holds its password.
+        Optional credential_file: SecretFile = "turn.password";
+    }
+
+    /// Who is rung, and what a unit plays.
+    Call {
+        /// The groups that ring, one after another: a client of the API belongs to one.
+        Default groups: OneOrMore<Text> = ["operators"];
+        /// Unanswered for so long, the next group rings too.
+        Default escalate_after: Time<{ SECOND }, { HOUR }> = "20s";
+        /// WAV files to be played at a unit in place of our own.
+        Default prompts: Sub<Prompts>;
+    }
+
+    /// WAV files to be played at a unit: 8 to 48 kHz, PCM or G.711. What each is for stands in docs/call.md.
+    Prompts {
+        /// When a press arrives.
+        Optional pressed: File<false> = "prompts/pressed.wav";
+        /// When headquarters has it.
+        Optional reached: File<false> = "prompts/reached.wav";
+        /// While nobody at headquarters knows of it.
+        Optional waiting: File<false> = "prompts/waiting.wav";
+        /// When an operator answers.
+        Optional answered: File<false> = "prompts/answered.wav";
+        /// While the operator has the unit wait.
+        Optional hold: File<false> = "prompts/hold.wav";
+        /// When the operator was lost.
+        Optional lost: File<false> = "prompts/lost.wav";
+        /// When the call is over.
+        Optional ended: File<false> = "prompts/ended.wav";
     }
 
     /// Where incidents and evidence go.
@@ -199,6 +248,8 @@ sections! {
         Default cameras: Whole<0, 16> = 4;
         /// Cameras within this many metres of the button are linked.
         Default radius: Positive<5_000> = 150;
+        /// While nobody answers the call, evidence goes on for so long at most; once it is answered, until it ends.
+        Default ringing: Time<0, { 24 * HOUR }> = "10m";
         /// Presses without an id within this time are one press.
         Default debounce: Time<0, MINUTE> = "2s";
     }
@@ -245,6 +296,10 @@ sections! {
         Default transport: Choice<Transport> = "tcp";
         /// Its speaker: onvif for the backchannel of its RTSP stream, or rtp://host:port?codec=pcmu.
         Optional talkback: Speaker = "onvif";
+        /// How loud its speaker is: 1 plays what was said as it was.
+        Default volume: Within<0, 8> = 1;
+        /// The unit hears its own speaker: while the operator speaks, its sound is kept from her.
+        Default half_duplex: Flag = false;
         /// The unit has a screen and shows the gateway's kiosk page.
         Default screen: Flag = false;
         /// File that holds the token of its kiosk page.

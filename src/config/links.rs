@@ -15,9 +15,12 @@ use super::{
     node::{Body, Node},
     reader::{Opened, Reader},
     section::Kind,
-    settings::{MqttAddress, Objects, Talkback, TalkbackCodec},
+    settings::{MqttAddress, Objects},
 };
-use crate::district::secret::Secret;
+use crate::district::{
+    inventory::{SpeakerCodec, Voice},
+    secret::Secret,
+};
 
 fn text<'n>(reader: &mut Reader<'_>, node: &'n Node, at: &At, wanted: &str, example: &str) -> Option<&'n str> {
     match &node.body {
@@ -203,11 +206,11 @@ impl Kind for ObjectsUrl {
 pub(super) struct Speaker;
 
 impl Kind for Speaker {
-    type Value = Talkback;
-    fn read(reader: &mut Reader<'_>, node: &Node, at: &At) -> Option<Talkback> {
+    type Value = Voice;
+    fn read(reader: &mut Reader<'_>, node: &Node, at: &At) -> Option<Voice> {
         let example = "\"onvif\" or \"rtp://10.1.0.11:5004?codec=pcmu\"";
         if text(reader, node, at, "\"onvif\" or an rtp:// URL", example)? == "onvif" {
-            return Some(Talkback::Onvif);
+            return Some(Voice::Backchannel);
         }
         let url = url(reader, node, at, &["rtp"], example)?;
         let Some(port) = url.port() else {
@@ -216,19 +219,41 @@ impl Kind for Speaker {
         };
         let codec = url.query_pairs().find(|(name, _)| name == "codec").map(|(_, codec)| codec.into_owned());
         let codec = match codec.as_deref() {
-            None | Some("pcmu") => TalkbackCodec::Pcmu,
-            Some("pcma") => TalkbackCodec::Pcma,
+            None | Some("pcmu") => SpeakerCodec::Pcmu,
+            Some("pcma") => SpeakerCodec::Pcma,
+            Some("opus") => SpeakerCodec::Opus,
             Some(other) => {
                 reader
-                    .error(Code::BadValue, at, format!("the codec {other:?} is neither pcmu nor pcma"))
-                    .write("codec=pcmu or codec=pcma");
+                    .error(Code::BadValue, at, format!("the codec {other:?} is none of pcmu, pcma and opus"))
+                    .write("codec=pcmu, codec=pcma or codec=opus");
                 return None;
             }
         };
-        Some(Talkback::Rtp { host: url.host_str()?.trim_matches(['[', ']']).to_owned(), port, codec })
+        Some(Voice::Rtp { host: url.host_str()?.trim_matches(['[', ']']).to_owned(), port, codec })
     }
     fn schema() -> Json {
-        json!({ "type": "string", "pattern": "^(onvif|rtp://.+:[0-9]+([?]codec=pcm[ua])?)$" })
+        json!({ "type": "string", "pattern": "^(onvif|rtp://.+:[0-9]+([?]codec=(pcm[ua]|opus))?)$" })
+    }
+}
+
+/// `stun:host:port`, `turn:host:port` or `turns:host:port` (RFC 7064, RFC 7065).
+pub(super) struct IceUrl;
+
+impl Kind for IceUrl {
+    type Value = String;
+    fn read(reader: &mut Reader<'_>, node: &Node, at: &At) -> Option<String> {
+        let example = "\"turn:turn.hq.example.gov.pk:3478\"";
+        let text = text(reader, node, at, "a stun:, turn: or turns: URL", example)?;
+        let rest = ["stun:", "stuns:", "turn:", "turns:"].iter().find_map(|scheme| text.strip_prefix(scheme));
+        let plain = |host: &str| !host.is_empty() && !host.contains(['/', '@', ' ']);
+        if !rest.is_some_and(plain) {
+            reader.error(Code::BadValue, at, "this is not the URL of a STUN or TURN server").write(example);
+            return None;
+        }
+        Some(text.to_owned())
+    }
+    fn schema() -> Json {
+        json!({ "type": "string", "pattern": "^(stun|turn)s?:[^/@ ]+$" })
     }
 }
 

@@ -1,7 +1,5 @@
 //! From a text to a checked config: the order in which things are looked at. Pure.
 
-use std::collections::HashMap;
-
 use toml::de::DeTable;
 
 use super::{
@@ -106,7 +104,8 @@ fn assemble_all(reader: &mut Reader<'_>, root: &keys::Root) -> Option<(Config, I
     let district = district_keys.and_then(assemble::district);
     let data = root.data.as_ref().and_then(|data| assemble::data(reader, &data.value));
     let broker = broker_keys.and_then(|keys| assemble::broker(reader, keys));
-    let api = root.api.as_ref().and_then(|api| assemble::api(reader, &api.value));
+    let call = root.call.as_ref().and_then(|call| assemble::call(reader, &call.value));
+    let api = root.api.as_ref().and_then(|api| assemble::api(reader, &api.value, call.as_ref()));
     let webrtc_keys = root.webrtc.as_ref();
     let webrtc = webrtc_keys.zip(api.as_ref()).map(|(keys, api)| assemble::webrtc(reader, &keys.value, api));
     let headquarters =
@@ -133,15 +132,7 @@ fn assemble_all(reader: &mut Reader<'_>, root: &keys::Root) -> Option<(Config, I
     let media = media_keys.and_then(assemble::media);
 
     let buttons = buttons.into_iter().collect::<Option<Vec<_>>>()?;
-    let mut extras = HashMap::new();
-    let mut plain = Vec::with_capacity(buttons.len());
-    for (button, unit) in buttons {
-        if unit.talkback.is_some() || unit.screen.is_some() {
-            extras.insert(button.id.clone(), unit);
-        }
-        plain.push(button);
-    }
-    let inventory = Inventory::new(plain, cameras.into_iter().collect::<Option<Vec<_>>>()?);
+    let inventory = Inventory::new(buttons, cameras.into_iter().collect::<Option<Vec<_>>>()?);
     let config = Config {
         district: district?,
         data: data?,
@@ -155,7 +146,7 @@ fn assemble_all(reader: &mut Reader<'_>, root: &keys::Root) -> Option<(Config, I
         evidence: evidence?,
         supervision: supervision?,
         media: media?,
-        units: extras,
+        call: call?,
     };
     Some((config, inventory))
 }

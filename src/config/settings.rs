@@ -1,9 +1,9 @@
 //! The settings of a gateway, validated. What a config becomes once nothing is wrong with it. Pure.
 
-use std::{collections::HashMap, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use crate::district::{
-    ids::{ButtonId, ClientId, DistrictId},
+    ids::{ClientId, DistrictId},
     inventory::Login,
     place::Bounds,
     secret::Secret,
@@ -30,8 +30,8 @@ pub struct Config {
     pub supervision: Supervision,
     /// Frames in memory.
     pub media: Media,
-    /// What a button's unit has beside its camera. Buttons without either are not in it.
-    pub units: HashMap<ButtonId, Unit>,
+    /// Who is rung, and what a unit plays.
+    pub call: Call,
 }
 
 /// `[district]`
@@ -124,6 +124,8 @@ pub struct ApiClient {
     pub role: Role,
     /// Its bearer token (RFC 6750).
     pub token: Secret,
+    /// Which group of the call it belongs to.
+    pub group: String,
 }
 
 /// What a client of the API may do.
@@ -131,6 +133,8 @@ pub struct ApiClient {
 pub enum Role {
     /// Sees everything, answers, dispatches and closes.
     Operator,
+    /// An operator who may also take a call from another.
+    Supervisor,
     /// Reads incidents, evidence and recordings.
     Puller,
     /// Sees states and metrics, sends test presses.
@@ -144,6 +148,28 @@ pub struct WebRtc {
     pub listen: SocketAddr,
     /// Addresses that a router forwards to it.
     pub public: Vec<SocketAddr>,
+    /// STUN and TURN servers that browsers are told of.
+    pub ice_servers: Vec<IceServer>,
+}
+
+/// `[[webrtc.ice_server]]`
+#[derive(Debug, Clone)]
+pub struct IceServer {
+    /// `stun:`, `turn:` or `turns:` (RFC 7064, RFC 7065).
+    pub url: String,
+    /// Login there, for TURN.
+    pub login: Option<Login>,
+}
+
+/// `[call]`
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// Who rings, one group after another; never empty.
+    pub groups: Vec<String>,
+    /// Unanswered for so long, the next group rings too.
+    pub escalate_after: Duration,
+    /// WAV files to be played in place of our own, by the prompt's name.
+    pub prompts: Vec<(&'static str, PathBuf)>,
 }
 
 /// `[headquarters]`
@@ -214,6 +240,8 @@ pub struct Evidence {
     pub cameras: usize,
     /// Cameras within this many metres are linked.
     pub radius_m: f64,
+    /// While nobody answers the call, evidence goes on for so long at most.
+    pub ringing: Duration,
     /// Presses without an id within this time are one press.
     pub debounce: Duration,
 }
@@ -230,40 +258,6 @@ pub struct Supervision {
 pub struct Media {
     /// Bytes of frames that one camera's ring may hold.
     pub ring_bytes: u64,
-}
-
-/// What a unit has beside its camera.
-#[derive(Debug, Clone, Default)]
-pub struct Unit {
-    /// Its speaker.
-    pub talkback: Option<Talkback>,
-    /// The token of its kiosk page, when it has a screen.
-    pub screen: Option<Secret>,
-}
-
-/// How sound reaches a unit's speaker.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Talkback {
-    /// The RTSP backchannel of its own stream (ONVIF Streaming Specification section 5.3).
-    Onvif,
-    /// Plain RTP to an address.
-    Rtp {
-        /// Name or IP address.
-        host: String,
-        /// UDP port.
-        port: u16,
-        /// What it plays.
-        codec: TalkbackCodec,
-    },
-}
-
-/// What a speaker plays.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum TalkbackCodec {
-    /// G.711 mu-law.
-    Pcmu,
-    /// G.711 A-law.
-    Pcma,
 }
 
 impl Config {

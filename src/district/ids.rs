@@ -115,6 +115,16 @@ impl CameraId {
     }
 }
 
+impl CameraId {
+    /// What an operator says and shows in a call: recorded like a camera. The id is reserved as well.
+    pub fn of_operator() -> Self {
+        Self(OPERATOR.into())
+    }
+}
+
+/// See [`CameraId::of_operator`].
+pub const OPERATOR: &str = "operator";
+
 /// What the camera ids of units begin with.
 pub const UNIT_PREFIX: &str = "unit-";
 

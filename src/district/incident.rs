@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    call::Call,
     clock::Utc,
     evidence::CameraEvidence,
     ids::{ButtonId, CameraId, DistrictId, IncidentId, PressId},
@@ -45,7 +46,7 @@ pub struct Incident {
     pub cameras: Vec<LinkedCamera>,
     /// The two-way call, once there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub call: Option<serde_json::Value>,
+    pub call: Option<Call>,
     /// What is kept, camera by camera.
     pub evidence: Vec<CameraEvidence>,
     /// What happened, when, proven by what; at most [`TIMELINE_SHOWN`] entries.

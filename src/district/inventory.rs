@@ -3,6 +3,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use super::{
+    call::UnitKind,
     ids::{ButtonId, CameraId},
     place::{Bearing, Place},
     secret::Secret,
@@ -30,8 +31,63 @@ pub struct Button {
     pub credential: ButtonCredential,
     /// No sign of life for this long is an alarm.
     pub silent_after: Duration,
-    /// The unit's own camera, when it has one: its id is [`CameraId::of_unit`].
+    /// The unit's own camera, when it has one that is read by RTSP: its id is [`CameraId::of_unit`].
     pub unit: Option<Source>,
+    /// How an operator speaks there.
+    pub voice: Voice,
+    /// How loud that is: 1.0 as it was said.
+    pub volume: f64,
+    /// The unit hears its own speaker.
+    pub half_duplex: bool,
+}
+
+impl Button {
+    /// Whether its unit sends pictures, from a camera or from the browser of its screen.
+    pub fn has_camera(&self) -> bool {
+        self.unit.is_some() || matches!(self.voice, Voice::Screen(_))
+    }
+
+    /// What its unit can do in a call.
+    pub fn kind(&self) -> UnitKind {
+        match self.voice {
+            Voice::Screen(_) => UnitKind::Screen,
+            Voice::Backchannel | Voice::Rtp { .. } => UnitKind::Speaker,
+            Voice::None if self.unit.is_some() => UnitKind::Camera,
+            Voice::None => UnitKind::None,
+        }
+    }
+}
+
+/// How an operator's voice reaches a unit.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Voice {
+    /// Not at all.
+    #[default]
+    None,
+    /// By the RTSP backchannel of its own stream (ONVIF Streaming Specification section 5.3).
+    Backchannel,
+    /// By plain RTP to an address.
+    Rtp {
+        /// Name or IP address.
+        host: String,
+        /// UDP port.
+        port: u16,
+        /// What it plays.
+        codec: SpeakerCodec,
+    },
+    /// By the browser of its screen, which shows the kiosk page with this token.
+    Screen(Secret),
+}
+
+/// What a speaker plays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SpeakerCodec {
+    /// G.711 mu-law.
+    Pcmu,
+    /// G.711 A-law.
+    Pcma,
+    /// Opus.
+    Opus,
 }
 
 /// Login for a camera.

@@ -2,6 +2,7 @@
 //! document. Nothing here touches a socket, a file, a task or a system clock.
 
 pub mod button;
+pub mod call;
 pub mod camera;
 pub mod clock;
 pub mod evidence;

@@ -12,10 +12,12 @@ use tokio::sync::broadcast;
 
 use crate::district::{
     button::ButtonCondition,
+    call::CallEvent,
     camera::{CameraReport, CameraState},
     clock::Utc,
     ids::{ButtonId, CameraId, IncidentId},
     incident::Incident,
+    press::Progress,
 };
 
 /// Changes kept so that a reader that was away for a moment resumes without loss; older ones make it read all anew.
@@ -46,14 +48,35 @@ impl Document {
 pub struct Change {
     /// Counts up by one.
     pub id: u64,
-    /// `incident`, `button`, `camera` or `status`.
+    /// `incident`, `call`, `button`, `camera` or `status`.
     pub event: &'static str,
     data: Data,
+}
+
+/// A call as it was at one moment, written as a document is.
+#[derive(Debug)]
+pub struct CallNews {
+    /// The call.
+    pub event: CallEvent,
+    json: OnceLock<Bytes>,
+}
+
+impl CallNews {
+    /// Of what the engine says now.
+    pub fn new(event: CallEvent) -> Arc<Self> {
+        Arc::new(Self { event, json: OnceLock::new() })
+    }
+
+    /// As headquarters and the page read it.
+    pub fn json(&self) -> Bytes {
+        self.json.get_or_init(|| json(&self.event)).clone()
+    }
 }
 
 #[derive(Debug, Clone)]
 enum Data {
     Document(Arc<Document>),
+    Call(Arc<CallNews>),
     Json(Bytes),
 }
 
@@ -62,6 +85,7 @@ impl Change {
     pub fn data(&self) -> Bytes {
         match &self.data {
             Data::Document(document) => document.json(),
+            Data::Call(call) => call.json(),
             Data::Json(json) => json.clone(),
         }
     }
@@ -128,6 +152,8 @@ pub struct Board {
 #[derive(Debug, Default)]
 struct Inner {
     incidents: BTreeMap<IncidentId, Arc<Incident>>,
+    /// Of incidents that are open.
+    calls: BTreeMap<IncidentId, Arc<CallNews>>,
     conditions: HashMap<ButtonId, ButtonCondition>,
     cameras: BTreeMap<CameraId, CameraLine>,
     status: Option<Status>,
@@ -157,12 +183,44 @@ impl Board {
             return;
         }
         inner.incidents.insert(incident.id, incident.clone());
+        if incident.state == Progress::Closed {
+            inner.calls.remove(&incident.id);
+        }
         self.announce(&mut inner, "incident", Data::Document(document));
+    }
+
+    /// Puts out how a call stands. Gives the number of the change.
+    pub fn call(&self, call: Arc<CallNews>) -> u64 {
+        let mut inner = self.lock();
+        inner.calls.insert(call.event.incident, call.clone());
+        self.announce(&mut inner, "call", Data::Call(call));
+        inner.next
+    }
+
+    /// The calls of open incidents, oldest first.
+    pub fn calls(&self) -> Vec<Arc<CallNews>> {
+        self.lock().calls.values().cloned().collect()
+    }
+
+    /// The call of an open incident.
+    pub fn call_of(&self, incident: IncidentId) -> Option<Arc<CallNews>> {
+        self.lock().calls.get(&incident).cloned()
+    }
+
+    /// How far help has come at a button whose incident is open, tests aside, and its call.
+    pub fn help_at(&self, button: &ButtonId) -> Option<(Arc<Incident>, Option<Arc<CallNews>>)> {
+        let inner = self.lock();
+        let open = |i: &&Arc<Incident>| i.button.id == *button && !i.test && i.state < Progress::Closed;
+        let incident = inner.incidents.values().rev().find(open)?.clone();
+        let call = inner.calls.get(&incident.id).cloned();
+        Some((incident, call))
     }
 
     /// Lets go of incidents that the engine no longer holds.
     pub fn keep(&self, held: impl Fn(&IncidentId) -> bool) {
-        self.lock().incidents.retain(|id, _| held(id));
+        let mut inner = self.lock();
+        inner.incidents.retain(|id, _| held(id));
+        inner.calls.retain(|id, _| held(id));
     }
 
     /// Puts out a button's condition.

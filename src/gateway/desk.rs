@@ -17,7 +17,8 @@ use tokio::sync::{mpsc, watch};
 use tracing::{debug, error, info, warn};
 
 use super::{
-    board::{Board, Document},
+    board::{Board, CallNews, Document},
+    exchange::Exchange,
     forwarder::Bell,
     hq::Headquarters,
     ledger::{Answer, Ledger, Promises},
@@ -67,6 +68,8 @@ pub struct Ways {
     pub hq: Headquarters,
     /// Evidence.
     pub recorders: Recorders,
+    /// Calls.
+    pub exchange: Exchange,
     /// Wakes the forwarder.
     pub bell: Bell,
     /// The watchdog and metrics.
@@ -81,6 +84,7 @@ pub struct Desk {
     intake: Intake,
     hq: Headquarters,
     recorders: Recorders,
+    exchange: Exchange,
     bell: Bell,
     progress: Arc<Progress>,
     failing: bool,
@@ -167,8 +171,8 @@ fn millis(at: Mono) -> u64 {
 impl Desk {
     /// A desk for an engine whose journal has been replayed.
     pub fn new(engine: Engine, ledger: Ledger, ways: Ways) -> Self {
-        let Ways { board, intake, hq, recorders, bell, progress } = ways;
-        Self { engine, ledger, board, intake, hq, recorders, bell, progress, failing: false }
+        let Ways { board, intake, hq, recorders, exchange, bell, progress } = ways;
+        Self { engine, ledger, board, intake, hq, recorders, exchange, bell, progress, failing: false }
     }
 
     /// Works until the scope stops; then takes what is there already, and waits for the disk a moment.
@@ -305,6 +309,10 @@ impl Desk {
                     self.engine.evidence_ended(incident, &camera, clock::now(), out);
                 }
             }
+            Work::Call(incident, input, reply) => {
+                // A call waits for no disk, and nobody may be there to hear.
+                let _ = reply.send(self.engine.call(incident, input, clock::now(), out));
+            }
             Work::Command(command, reply) => {
                 answers.push((reply, self.engine.command(command, clock::now(), out)));
             }
@@ -345,6 +353,7 @@ impl Desk {
 
     /// Sends the turn's outputs on their ways.
     fn finish_turn(&mut self, out: Outputs, replies: Vec<intake::Accepted>, answers: Vec<Answer>) {
+        self.tell_calls(&out);
         if self.failing {
             // Headquarters hears of it at once, truthfully as `received`; the button does not.
             self.put_out(documents(&self.engine, &out.changed));
@@ -372,6 +381,20 @@ impl Desk {
             self.board.keep(|id| held.contains(id));
         }
         self.progress.turn(&self.engine, &self.ledger);
+    }
+
+    /// Tells how calls stand, before any disk has answered. That one rings for the first time stands in the incident's
+    /// document; headquarters is not told twice.
+    fn tell_calls(&self, out: &Outputs) {
+        for event in out.calls.iter().filter_map(|incident| self.engine.call_event(*incident)) {
+            self.exchange.follow(&event);
+            let known = self.board.call_of(event.incident).is_some();
+            let news = CallNews::new(event);
+            let revision = self.board.call(news.clone());
+            if known {
+                self.hq.call(&news, revision);
+            }
+        }
     }
 
     /// Tells what is proven now.

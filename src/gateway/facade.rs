@@ -5,16 +5,36 @@ use std::{net::SocketAddr, sync::Arc};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    PATIENCE, board::Board, desk::Progress, feeds::Feeds, forwarder::Forwarded, hq::Headquarters, metrics, status,
+    PATIENCE,
+    board::Board,
+    desk::Progress,
+    exchange::{Exchange, Joined, Joining},
+    feeds::Feeds,
+    forwarder::Forwarded,
+    hq::Headquarters,
+    metrics, status,
     work::Work,
 };
 use crate::{
-    call::{self, Answered, Calls, SessionId},
-    config::District,
-    district::{clock::Mono, ids::CameraId, inventory::Inventory},
+    call::{
+        self, Answered, Calls, SessionId, Wanted,
+        state::{self, Ask, Input},
+        talkback::Prompts,
+    },
+    config::{District, IceServer},
+    district::{
+        call::Party,
+        clock::Mono,
+        ids::{ButtonId, CameraId, IncidentId},
+        inventory::Inventory,
+        press::Press,
+    },
     host::scope::Scope,
-    incident::{engine::CommandError, record::Command},
-    intake::Intake,
+    incident::{
+        engine::{CallError, CommandError},
+        record::Command,
+    },
+    intake::{self, Accepted, Intake},
     spool::{Journal, MediaStore},
 };
 
@@ -32,6 +52,17 @@ pub enum Unwatched {
     Refused(#[from] call::Refused),
 }
 
+/// Why an operator cannot take part in a call.
+#[derive(Debug, thiserror::Error)]
+pub enum Uncalled {
+    /// The call does not take her.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// There is no way to her browser.
+    #[error(transparent)]
+    Pictures(Unwatched),
+}
+
 /// A running gateway as the API sees it; cheap to clone.
 #[derive(Clone)]
 pub struct Facade(Arc<Shared>);
@@ -42,8 +73,12 @@ pub(super) struct Shared {
     pub inventory: Arc<Inventory>,
     pub board: Arc<Board>,
     pub feeds: Feeds,
-    /// None where its port could not be had.
-    pub calls: Option<Calls>,
+    pub exchange: Exchange,
+    /// Who rings, one group after another.
+    pub groups: Vec<String>,
+    pub ice_servers: Vec<IceServer>,
+    /// Where presses come in.
+    pub buttons: mpsc::Sender<intake::Event>,
     pub intake: Intake,
     pub journal: Journal,
     pub media: MediaStore,
@@ -87,13 +122,80 @@ impl Facade {
     /// [`Unwatched`], when it cannot have them.
     pub fn watch(&self, camera: &CameraId, offer: &str) -> Result<Answered, Unwatched> {
         let ring = self.0.feeds.ring(camera).ok_or_else(|| Unwatched::NoCamera(camera.clone()))?;
-        let calls = self.0.calls.as_ref().ok_or(Unwatched::NoPort)?;
-        Ok(calls.watch(camera, ring, self.0.feeds.hurry(), offer)?)
+        let wanted = Wanted { shown: vec![ring.clone()], ..Wanted::default() };
+        Ok(self.port()?.begin(wanted, self.0.feeds.hurry(), offer)?)
     }
 
     /// Ends a live session. Whether there was one of that name.
     pub fn hang_up(&self, session: &SessionId) -> bool {
-        self.0.calls.as_ref().is_some_and(|calls| calls.hang_up(session))
+        self.0.exchange.calls().is_some_and(|calls| calls.hang_up(session))
+    }
+
+    fn port(&self) -> Result<&Calls, Unwatched> {
+        self.0.exchange.calls().ok_or(Unwatched::NoPort)
+    }
+
+    /// Answers an operator's offer to take part in a call.
+    ///
+    /// # Errors
+    /// [`Uncalled`], when she cannot.
+    pub fn join(&self, joining: Joining, offer: &str) -> Result<Joined, Uncalled> {
+        let incident = joining.incident;
+        let news = self.0.board.call_of(incident).ok_or(Uncalled::Call(CallError::NoCall(incident)))?;
+        let replaces = joining.replaces.as_ref().and_then(|session| self.0.exchange.operator(session)).map(|o| o.1);
+        // Asked again when her browser is connected; until then nothing is hers.
+        let party = Party { party: u32::MAX, name: joining.name.clone() };
+        let arrives = Input::Arrived { party, speak: joining.speak, replaces };
+        state::decide(&news.event.call, arrives, &self.0.groups).map_err(CallError::from)?;
+        let calls = self.port().map_err(Uncalled::Pictures)?;
+        let joined = self.0.exchange.join(calls, joining, &news.event, offer);
+        joined.map_err(|refused| Uncalled::Pictures(refused.into()))
+    }
+
+    /// What an operator's session asks for. `None` when there is no such session in that call, or the gateway stops.
+    pub async fn ask(&self, incident: IncidentId, session: &SessionId, what: Ask) -> Option<Result<(), CallError>> {
+        let (of, party, supervisor) = self.0.exchange.operator(session)?;
+        if of != incident {
+            return None;
+        }
+        self.0.exchange.ask(incident, Input::Asked { party, supervisor, what }).await
+    }
+
+    /// An operator hangs up. Whether there was one in that session.
+    pub fn leave(&self, session: &SessionId) -> bool {
+        self.0.exchange.leave(session)
+    }
+
+    /// Answers the offer of a unit with a screen.
+    ///
+    /// # Errors
+    /// [`Unwatched`], when it cannot be answered.
+    pub fn screen(&self, button: &ButtonId, offer: &str) -> Result<Answered, Unwatched> {
+        Ok(self.0.exchange.screen(self.port()?, button, offer)?)
+    }
+
+    /// A press on the screen of a unit. Whether it is on disk; false when that took too long, or the gateway stops.
+    pub async fn press(&self, press: Press) -> bool {
+        let (accepted, recorded) = Accepted::pair();
+        if self.0.buttons.send(intake::Event::Press { press, accepted }).await.is_err() {
+            return false;
+        }
+        matches!(tokio::time::timeout(PATIENCE, recorded).await, Ok(Ok(true)))
+    }
+
+    /// What units play.
+    pub fn prompts(&self) -> &Prompts {
+        self.0.exchange.prompts()
+    }
+
+    /// STUN and TURN servers that browsers are told of.
+    pub fn ice_servers(&self) -> &[IceServer] {
+        &self.0.ice_servers
+    }
+
+    /// Who rings, one group after another.
+    pub fn groups(&self) -> &[String] {
+        &self.0.groups
     }
 
     /// Where buttons connect: plain MQTT, MQTT over TLS.

@@ -6,12 +6,14 @@ use tokio::sync::mpsc;
 use tracing::warn;
 
 use crate::{
+    call::Inlet,
     camera::{self, CameraHandle},
     district::{
+        call::UnitKind,
         camera::{CameraReport, CameraState},
         clock::Mono,
-        ids::CameraId,
-        inventory::{Inventory, Source, Transport},
+        ids::{ButtonId, CameraId},
+        inventory::{Button, Inventory, Source, Transport},
     },
     host::{
         scope::Scope,
@@ -23,11 +25,18 @@ use crate::{
 /// Kept beyond what evidence asks for, so that a press finds its whole window although it takes a moment to arrive.
 const MARGIN: Duration = Duration::from_secs(2);
 
+/// Of what operators say: what a reader may be behind at most.
+const VOICE: Limits = Limits { span: Duration::from_secs(10), bytes: 8 << 20 };
+
 /// The cameras of a district, running.
 #[derive(Clone, Default)]
 pub struct Feeds {
     rings: Arc<HashMap<CameraId, Arc<Ring>>>,
     handles: Arc<Vec<CameraHandle>>,
+    /// What operators say at each button.
+    voices: Arc<HashMap<ButtonId, Arc<Inlet>>>,
+    /// What units with a screen send.
+    screens: Arc<HashMap<ButtonId, Arc<Inlet>>>,
     /// What the sessions run on; their scope ends before it.
     thread: Option<Arc<Thread>>,
 }
@@ -54,13 +63,46 @@ impl Feeds {
             handles.push(camera::start(id, source, ring, reports.clone(), settings.clone(), scope));
         }
         drop(inside);
-        Self { rings: Arc::new(rings), handles: Arc::new(handles), thread: thread.map(Arc::new) }
+        let mut screens = HashMap::new();
+        for button in inventory.buttons().iter().filter(|b| b.kind() == UnitKind::Screen) {
+            let ring = Ring::new(limits);
+            rings.insert(CameraId::of_unit(&button.id), ring.clone());
+            screens.insert(button.id.clone(), Inlet::new(ring));
+        }
+        let voice = |b: &Arc<Button>| (b.id.clone(), Inlet::new(Ring::new(VOICE)));
+        let voices = inventory.buttons().iter().map(voice).collect();
+        Self {
+            rings: Arc::new(rings),
+            handles: Arc::new(handles),
+            voices: Arc::new(voices),
+            screens: Arc::new(screens),
+            thread: thread.map(Arc::new),
+        }
     }
 
     /// Rings that a test fills itself.
     #[cfg(test)]
     pub fn of(rings: impl IntoIterator<Item = (CameraId, Arc<Ring>)>) -> Self {
-        Self { rings: Arc::new(rings.into_iter().collect()), handles: Arc::default(), thread: None }
+        Self { rings: Arc::new(rings.into_iter().collect()), ..Self::default() }
+    }
+
+    /// What operators say at a button.
+    pub fn voice(&self, button: &ButtonId) -> Option<&Arc<Inlet>> {
+        self.voices.get(button)
+    }
+
+    /// What a unit with a screen sends.
+    pub fn screen(&self, button: &ButtonId) -> Option<&Arc<Inlet>> {
+        self.screens.get(button)
+    }
+
+    /// What evidence is kept of under that name, for an incident at that button.
+    pub fn recorded(&self, button: &ButtonId, camera: &CameraId) -> Option<&Arc<Ring>> {
+        if *camera == CameraId::of_operator() {
+            self.voice(button).map(|inlet| inlet.ring())
+        } else {
+            self.ring(camera)
+        }
     }
 
     /// A camera's ring.
@@ -106,7 +148,7 @@ fn warn_of_small_buffers(inventory: &Inventory) {
 
 /// Units first: the person who presses stands before one.
 fn sources(inventory: &Inventory) -> impl Iterator<Item = (CameraId, Source)> {
-    let unit = |b: &Arc<crate::district::inventory::Button>| Some((CameraId::of_unit(&b.id), b.unit.clone()?));
+    let unit = |b: &Arc<Button>| Some((CameraId::of_unit(&b.id), b.unit.clone()?));
     let mast = |c: &Arc<crate::district::inventory::Camera>| (c.id.clone(), c.source.clone());
     inventory.buttons().iter().filter_map(unit).chain(inventory.cameras().iter().map(mast))
 }

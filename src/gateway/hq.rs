@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use tracing::{info, warn};
 
-use super::board::Status;
+use super::board::{CallNews, Status};
 use crate::{
     district::{button::ButtonCondition, clock::Utc, ids::DistrictId, incident::Incident},
     host::clock,
@@ -52,6 +52,19 @@ impl Headquarters {
             revision: document.revision,
             retain: false,
             tag: Tag::Incident(document.id),
+        });
+    }
+
+    /// Sends how a call stands; of two the higher revision counts.
+    pub fn call(&self, call: &CallNews, revision: u64) {
+        let incident = call.event.incident;
+        self.offer(Document {
+            topic: format!("chowki/{}/calls/{incident}", self.district),
+            lane: Lane::Incident,
+            payload: call.json(),
+            revision,
+            retain: false,
+            tag: Tag::Call(incident),
         });
     }
 

@@ -12,11 +12,13 @@
 pub mod board;
 mod coverage;
 pub mod desk;
+pub mod exchange;
 mod facade;
 pub mod feeds;
 pub mod forwarder;
 pub mod hq;
 pub mod ledger;
+mod line;
 mod metrics;
 mod recorder;
 pub mod recorders;
@@ -27,7 +29,7 @@ pub mod tls;
 pub mod watchdog;
 pub mod work;
 
-pub use facade::{Facade, Unwatched};
+pub use facade::{Facade, Uncalled, Unwatched};
 
 use std::{sync::Arc, time::Duration};
 
@@ -47,6 +49,7 @@ use crate::{
 use self::{
     board::Board,
     desk::{Desk, Inputs, Progress, Ways},
+    exchange::Exchange,
     facade::Shared,
     feeds::Feeds,
     forwarder::{Bell, Forwarded, Forwarder},
@@ -160,14 +163,18 @@ impl Gateway {
         };
         let hq = Headquarters::new(config.district.id.clone(), events);
         let calls = start_calls(&config, &scopes.calls);
-        let intake = intake::start(intake_settings, inventory.clone(), button_events, &scopes.intake).await?;
+        let intake = intake::start(intake_settings, inventory.clone(), button_events.clone(), &scopes.intake).await?;
         let recorders = Recorders::new(feeds.clone(), media.clone(), work.clone(), scopes.recorders.clone());
+        let reporting = (work.clone(), camera_reports);
+        let (shown, heard) = ((board.clone(), feeds.clone()), (calls, settings::prompts(&config)));
+        let exchange = Exchange::new(inventory.clone(), shown, heard, reporting, scopes.calls.clone());
         let progress = Arc::new(Progress::default());
         let ways = Ways {
             board: board.clone(),
             intake: intake.clone(),
             hq: hq.clone(),
             recorders,
+            exchange: exchange.clone(),
             bell: bell.clone(),
             progress: progress.clone(),
         };
@@ -199,7 +206,10 @@ impl Gateway {
             inventory,
             board,
             feeds,
-            calls,
+            exchange,
+            groups: config.call.groups.clone(),
+            ice_servers: config.webrtc.ice_servers.clone(),
+            buttons: button_events,
             intake,
             journal: journal.clone(),
             media: media.clone(),

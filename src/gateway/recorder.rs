@@ -19,6 +19,7 @@ use crate::{
         camera::CameraState,
         clock::{Mono, Utc},
         evidence::{Gap, GapReason},
+        ids::CameraId,
     },
     host::{clock, scope::Scope},
     incident::case::RecordOrder,
@@ -31,7 +32,6 @@ use crate::{
     spool::{MediaStore, ObjectMeta, ObjectRef, Ticket},
 };
 
-/// A camera whose last frame is older than this is not sending.
 /// A camera whose last frame is older than this is not sending.
 const SENDING: Duration = Duration::from_secs(2);
 
@@ -93,7 +93,7 @@ impl Job {
     async fn record(&mut self, past: Option<Past>) -> Option<Mono> {
         let (incident, camera) = (self.whose.incident, self.whose.camera.clone());
         let held = self.held().await;
-        let ring = self.feeds.ring(&camera).cloned();
+        let ring = self.feeds.recorded(&self.order.button, &camera).cloned();
         let sends = ring.as_ref().and_then(|r| r.newest()).is_some_and(|at| clock::mono().since(at) < SENDING);
         let mut shelf = Shelf::new(self, past.as_ref().map(|p| p.until), &held, sends);
         let Some(ring) = ring else {
@@ -408,6 +408,10 @@ impl Shelf {
 
     async fn gaps(&mut self, gaps: Vec<Gap>) {
         for gap in gaps {
+            if gap.reason == GapReason::CameraDown && self.whose.camera == CameraId::of_operator() {
+                // Nobody had the floor: nothing was said, and nothing is missing.
+                continue;
+            }
             let gap = Gap { reason: self.reason(&gap), ..gap };
             self.tell(Work::Gap(self.whose.incident, self.whose.camera.clone(), gap)).await;
         }

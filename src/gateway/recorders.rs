@@ -144,6 +144,7 @@ mod tests {
         let until = now.mono + Duration::from_millis(300);
         let order = RecordOrder {
             incident: IncidentId::derive(1, b"x"),
+            button: "b1".parse().unwrap(),
             camera,
             rank: 0,
             from: now.mono,

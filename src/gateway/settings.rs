@@ -1,11 +1,19 @@
 //! From the config to what each room is told.
 
+use tracing::error;
+
 use super::{Error, tls};
 use crate::{
-    call,
+    call::{
+        self,
+        talkback::{Prompt, Prompts},
+    },
     config::{Config, Objects},
     host::clock,
-    incident::{engine::Settings as EngineSettings, nearby::Choice},
+    incident::{
+        engine::{Calls, Settings as EngineSettings},
+        nearby::Choice,
+    },
     intake,
     uplink::{self, events, objects},
 };
@@ -24,6 +32,11 @@ pub(super) fn engine(config: &Config) -> EngineSettings {
         debounce: config.evidence.debounce,
         low_battery: config.supervision.low_battery,
         alone: config.headquarters.is_none(),
+        calls: Calls {
+            groups: config.call.groups.clone(),
+            escalate_after: config.call.escalate_after,
+            ringing: config.evidence.ringing,
+        },
     }
 }
 
@@ -88,4 +101,17 @@ pub(super) fn headquarters(
         ..objects::Settings::new(url)
     };
     Ok((mqtt, objects::open(&objects)?))
+}
+
+/// What units play: our own prompts, and the district's in their place.
+pub(super) fn prompts(config: &Config) -> Prompts {
+    config.call.prompts.iter().fold(Prompts::default(), |prompts, (name, path)| {
+        let Some(prompt) = Prompt::named(name) else { return prompts };
+        let read = std::fs::read(path).map_err(|e| e.to_string());
+        let own = read.and_then(|file| prompts.clone().with(prompt, file.into()).map_err(|e| e.to_string()));
+        own.unwrap_or_else(|why| {
+            error!(prompt = name, file = %path.display(), why, "cannot be played; units play our own in its place");
+            prompts
+        })
+    })
 }

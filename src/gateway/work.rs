@@ -3,12 +3,16 @@
 use tokio::sync::oneshot;
 
 use crate::{
+    call::state::Input,
     district::{
         clock::Mono,
         evidence::{EvidenceObject, Gap},
         ids::{CameraId, IncidentId},
     },
-    incident::{engine::CommandError, record::Command},
+    incident::{
+        engine::{CallError, CommandError},
+        record::Command,
+    },
     spool::Evicted,
 };
 
@@ -25,6 +29,8 @@ pub enum Work {
     Evicted(Evicted),
     /// A recording has ended, having been ordered until then.
     Ended(IncidentId, CameraId, Mono),
+    /// Something happened to an incident's call, or is asked of it.
+    Call(IncidentId, Input, oneshot::Sender<Result<(), CallError>>),
     /// A step of headquarters, by HTTP.
     Command(Command, oneshot::Sender<Result<(), CommandError>>),
 }

@@ -5,12 +5,15 @@ use std::{
     time::Duration,
 };
 
-use crate::district::{
-    clock::{Mono, Utc},
-    evidence::{CameraEvidence, DOCUMENT_OBJECTS, EvidenceObject, GAPS_KEPT, Gap},
-    ids::{CameraId, IncidentId, PressId},
-    incident::{Incident, PRESSES_SHOWN, PressEntry, TIMELINE_SHOWN, TimelineEntry},
-    press::Progress,
+use crate::{
+    call::state::{self, Change},
+    district::{
+        clock::{Mono, Utc},
+        evidence::{CameraEvidence, DOCUMENT_OBJECTS, EvidenceObject, GAPS_KEPT, Gap},
+        ids::{ButtonId, CameraId, IncidentId, PressId},
+        incident::{Incident, PRESSES_SHOWN, PressEntry, TIMELINE_SHOWN, TimelineEntry},
+        press::Progress,
+    },
 };
 
 use super::record::{Anchor, Gone, Opened, PressKey, Reboot, Told, more_urgent};
@@ -23,6 +26,8 @@ pub const KEYS_KEPT: usize = 256;
 pub struct RecordOrder {
     /// For which incident.
     pub incident: IncidentId,
+    /// At which button.
+    pub button: ButtonId,
     /// Which camera.
     pub camera: CameraId,
     /// Its rank in the incident, the best first: what is uploaded first.
@@ -74,6 +79,8 @@ pub struct Case {
     pub sent: (u64, Mono),
     /// Presses joined since, and wait for headquarters to acknowledge that one.
     pub behind: bool,
+    /// When the next group rings, if nobody answers.
+    pub escalates: Option<Mono>,
 }
 
 impl Case {
@@ -103,6 +110,7 @@ impl Case {
             unstored: false,
             sent: (0, published),
             behind: false,
+            escalates: None,
         };
         for camera in case.gone.keys().cloned().collect::<Vec<_>>() {
             case.settle(&camera);
@@ -212,6 +220,30 @@ impl Case {
         timeline.push(TimelineEntry { at, what, proof: proof.to_owned() });
     }
 
+    /// Something happened to its call.
+    pub fn call(&mut self, change: Change, at: Utc) {
+        let Some(call) = &mut self.document.call else { return };
+        let line = state::line(call, &change);
+        let worth_telling = !matches!(change, Change::Spoke(_));
+        let answered = matches!(change, Change::Took { .. });
+        state::apply(call, change, at);
+        if let Some(line) = line {
+            self.note(at, line, "journal");
+        }
+        let voice = CameraId::of_operator();
+        if answered && self.evidence(&voice).is_none() {
+            // What the operator says is evidence like what a camera sees, from when she answers.
+            let to = self.anchor.wall.after(self.until.since(self.anchor.mono));
+            self.document.evidence.push(CameraEvidence::asked(voice, at, to.max(at)));
+        }
+        if worth_telling {
+            self.document.revision += 1;
+        } else {
+            // With the next revision for evidence, of which it is a part.
+            self.evidence_changed = true;
+        }
+    }
+
     /// The evidence of one camera.
     pub fn evidence(&mut self, camera: &CameraId) -> Option<&mut CameraEvidence> {
         self.document.evidence.iter_mut().find(|e| e.camera == *camera)
@@ -315,11 +347,15 @@ impl Case {
     pub fn orders(&self) -> impl Iterator<Item = (RecordOrder, bool)> {
         let rebooted = self.anchor.boot != self.document.pressed_at.boot;
         let order = move |(rank, e): (u32, &CameraEvidence)| {
-            let (incident, camera) = (self.document.id, e.camera.clone());
-            let (from, until, window) = (self.from, self.until, (e.from, e.to));
+            let (incident, camera, button) = (self.document.id, e.camera.clone(), self.document.button.id.clone());
+            // What an operator says begins when she answers.
+            let later =
+                if e.camera == CameraId::of_operator() { e.from.since(self.anchor.wall) } else { Duration::ZERO };
+            let from = if later.is_zero() { self.from } else { self.anchor.mono + later };
+            let (until, window) = (self.until, (e.from, e.to));
             let gone = self.gone.get(&e.camera).copied().unwrap_or_default();
             let restarted = false;
-            (RecordOrder { incident, camera, rank, from, until, window, restarted, rebooted, gone }, e.ended)
+            (RecordOrder { incident, button, camera, rank, from, until, window, restarted, rebooted, gone }, e.ended)
         };
         (0..).zip(&self.document.evidence).map(order)
     }

@@ -176,6 +176,10 @@ impl Cases {
                 self.remember(command);
                 Some(incident)
             }
+            Record::Lengthened { incident, until } => {
+                self.cases.get_mut(&incident)?.extend(until);
+                Some(incident)
+            }
             Record::Gap { incident, camera, gap } => {
                 self.cases.get_mut(&incident)?.gap(&camera, gap);
                 Some(incident)
@@ -202,6 +206,10 @@ impl Cases {
                 let case = self.cases.get_mut(&incident)?;
                 case.document.revision += 1;
                 case.unstored = false;
+                Some(incident)
+            }
+            Record::Call { incident, at, change } => {
+                self.cases.get_mut(&incident)?.call(change, at);
                 Some(incident)
             }
         }

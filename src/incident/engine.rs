@@ -7,6 +7,7 @@
 //! What it decides about each kind of input stands in a file of its own: presses, headquarters, evidence
 //! and, after a start, resume. Here are its state, what is read of it, and the one way that state changes.
 
+mod calls;
 mod evidence;
 mod headquarters;
 mod presses;
@@ -25,18 +26,24 @@ use super::{
     record::Record,
     supervision::{Sign, Supervision},
 };
-use crate::district::{
-    button::ButtonCondition,
-    camera::{CameraReport, CameraState},
-    clock::{Mono, Now},
-    evidence::DOCUMENT_OBJECTS,
-    ids::{ButtonId, CameraId, DistrictId, IncidentId},
-    incident::Incident,
-    inventory::Inventory,
-    press::{Progress, StateMessage},
+use crate::{
+    call::state,
+    district::{
+        button::ButtonCondition,
+        camera::{CameraReport, CameraState},
+        clock::{Mono, Now},
+        evidence::DOCUMENT_OBJECTS,
+        ids::{ButtonId, CameraId, DistrictId, IncidentId},
+        incident::Incident,
+        inventory::Inventory,
+        press::{Progress, StateMessage},
+    },
 };
 
-pub use self::headquarters::CommandError;
+pub use self::{
+    calls::{CallError, Calls},
+    headquarters::CommandError,
+};
 
 /// How the engine decides.
 #[derive(Debug, Clone)]
@@ -57,6 +64,8 @@ pub struct Settings {
     pub low_battery: f64,
     /// No headquarters is configured: nothing waits to be delivered.
     pub alone: bool,
+    /// How calls ring.
+    pub calls: Calls,
 }
 
 /// What the world is told once the records before it are synced.
@@ -79,8 +88,10 @@ pub struct Outputs {
     pub changed: BTreeSet<IncidentId>,
     /// Incidents whose document says more without a new revision, because headquarters knows it already: shown only.
     pub shown: BTreeSet<IncidentId>,
-    /// At once.
+    /// Recordings, at once.
     pub orders: Vec<RecordOrder>,
+    /// Incidents whose call changed: told at once.
+    pub calls: BTreeSet<IncidentId>,
 }
 
 /// The state of a district.
@@ -95,6 +106,8 @@ pub struct Engine {
     evidence_due: BTreeSet<(Mono, IncidentId)>,
     /// Incidents with presses that are put out by then at the latest.
     presses_due: BTreeSet<(Mono, IncidentId)>,
+    /// Incidents whose call wants something of time by then.
+    calls_due: BTreeSet<(Mono, IncidentId)>,
     journal_failing: bool,
 }
 
@@ -110,6 +123,7 @@ impl Engine {
             cameras: HashMap::new(),
             evidence_due: BTreeSet::new(),
             presses_due: BTreeSet::new(),
+            calls_due: BTreeSet::new(),
             journal_failing: false,
         }
     }
@@ -122,6 +136,7 @@ impl Engine {
         let mut document = case.document.clone();
         let objects = DOCUMENT_OBJECTS / document.evidence.len().max(1);
         document.evidence.iter_mut().for_each(|e| e.shorten(objects));
+        document.call.iter_mut().for_each(state::shorten);
         if case.unstored && document.state == Progress::Recorded {
             document.state = Progress::Received;
         }
@@ -203,7 +218,8 @@ impl Engine {
     pub fn next_timeout(&self) -> Option<Mono> {
         let evidence = self.evidence_due.first().map(|(at, _)| *at);
         let presses = self.presses_due.first().map(|(at, _)| *at);
-        [self.supervision.next_timeout(), evidence, presses].into_iter().flatten().min()
+        let calls = self.calls_due.first().map(|(at, _)| *at);
+        [self.supervision.next_timeout(), evidence, presses, calls].into_iter().flatten().min()
     }
 
     /// Does what time alone brings: silent buttons, revisions for evidence.
@@ -225,6 +241,7 @@ impl Engine {
             self.revise(incident, now, out);
             self.close_finished_test(incident, now, out);
         }
+        self.calls_timeout(now, out);
         self.cases.forget_finished(self.settings.alone);
     }
 

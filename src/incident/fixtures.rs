@@ -5,13 +5,13 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     district::{
         clock::{Mono, Now, Utc},
-        inventory::{Button, ButtonCredential, Camera, Inventory, RecordPolicy, Source, Transport, View},
+        inventory::{Button, ButtonCredential, Camera, Inventory, RecordPolicy, Source, Transport, View, Voice},
         place::Place,
         press::{Press, PressKind},
         secret::Secret,
     },
     incident::{
-        engine::{Engine, Settings},
+        engine::{Calls, Engine, Settings},
         nearby::Choice,
     },
 };
@@ -32,6 +32,9 @@ pub fn inventory(buttons: usize, cameras: usize) -> Inventory {
         credential: ButtonCredential::Password(Secret::new("x")),
         silent_after: Duration::from_secs(90),
         unit: Some(source(&format!("unit{i}"))),
+        voice: Voice::Backchannel,
+        volume: 1.0,
+        half_duplex: false,
     };
     let camera = |i: usize| Camera {
         id: format!("c{i}").parse().unwrap(),
@@ -72,6 +75,11 @@ pub fn engine_of(boot: &str, alone: bool, buttons: usize, cameras: usize) -> Eng
         debounce: Duration::from_secs(2),
         low_battery: 0.2,
         alone,
+        calls: Calls {
+            groups: vec!["operators".into(), "shift-leaders".into()],
+            escalate_after: Duration::from_secs(20),
+            ringing: Duration::ZERO,
+        },
     };
     Engine::new(settings, Arc::new(inventory(buttons, cameras)), at(0))
 }

@@ -16,7 +16,7 @@ pub fn link(
 ) -> Vec<LinkedCamera> {
     let evidence = |id: &CameraId| format!("/v1/incidents/{incident}/cameras/{id}/index.m3u8");
     let live = |id: &CameraId| format!("/v1/cameras/{id}/whep");
-    let unit = button.unit.iter().map(|_| {
+    let unit = button.has_camera().then_some(()).into_iter().map(|()| {
         let id = CameraId::of_unit(&button.id);
         let healthy = healthy(&id);
         let health = if healthy { "live" } else { "no pictures when ranked" };

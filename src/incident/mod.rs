@@ -15,6 +15,8 @@ pub mod record;
 pub mod supervision;
 
 #[cfg(test)]
+mod call_tests;
+#[cfg(test)]
 mod fixtures;
 #[cfg(test)]
 mod tests;

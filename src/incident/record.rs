@@ -3,13 +3,16 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::district::{
-    button::ButtonCondition,
-    clock::{Mono, Utc},
-    evidence::Gap,
-    ids::{ButtonId, CameraId, IncidentId, PressId},
-    incident::{Incident, PressEntry},
-    press::{PressKind, Progress},
+use crate::{
+    call::state::Change,
+    district::{
+        button::ButtonCondition,
+        clock::{Mono, Utc},
+        evidence::Gap,
+        ids::{ButtonId, CameraId, IncidentId, PressId},
+        incident::{Incident, PressEntry},
+        press::{PressKind, Progress},
+    },
 };
 
 /// One entry of the journal.
@@ -73,6 +76,13 @@ pub enum Record {
         /// What is missing and why.
         gap: Gap,
     },
+    /// The evidence window goes on because the call does.
+    Lengthened {
+        /// Which.
+        incident: IncidentId,
+        /// New end.
+        until: Mono,
+    },
     /// Recording of a camera for an incident has ended.
     EvidenceEnded {
         /// Which.
@@ -117,6 +127,15 @@ pub enum Record {
     Commands {
         /// Their ids, oldest first.
         ids: Vec<String>,
+    },
+    /// Something happened to an incident's call.
+    Call {
+        /// Which.
+        incident: IncidentId,
+        /// When.
+        at: Utc,
+        /// What.
+        change: Change,
     },
     /// A button's condition changed.
     Condition(ButtonCondition),

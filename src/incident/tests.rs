@@ -250,7 +250,7 @@ fn a_revision_put_out_while_the_disk_failed_is_never_given_again_after_a_restart
     pressed(&mut e, 1, "p2", PressKind::Panic, 20);
     let put_out = e.document(id).unwrap().revision;
     let (mut e, out) = restarted("boot-1", &durable, at(5_000));
-    assert!(out.changed.is_empty(), "what headquarters has is not sent again");
+    assert_eq!(out.changed.len(), 1, "its call rings again");
     pressed(&mut e, 1, "p3", PressKind::Panic, 6_000);
     let doc = e.document(id).unwrap();
     assert!(doc.revision > put_out && doc.press_count == 2, "{}", doc.revision);
@@ -368,6 +368,8 @@ fn a_restart_that_finds_the_evidence_that_was_told_tells_nothing_and_one_that_fi
     let object =
         |name: &str, delivered| EvidenceObject { name: name.into(), size: 1, sha256: String::new(), delivered };
     e.evidence_stored(id, &unit, object("00001.m4s", true));
+    // An open one rings again, and tells that.
+    e.command(command(Verb::Close, id, "c1"), at(2_000), &mut out).unwrap();
     e.timeout(at(3_000), &mut out);
     let revision = e.document(id).unwrap().revision;
     e.delivered(id, revision, at(3_100), &mut out);

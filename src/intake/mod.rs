@@ -159,6 +159,12 @@ pub enum Event {
 pub struct Accepted(oneshot::Sender<bool>);
 
 impl Accepted {
+    /// A proof to be given, and where it will be heard; dropped without it, nothing is.
+    pub fn pair() -> (Self, oneshot::Receiver<bool>) {
+        let (sender, receiver) = oneshot::channel();
+        (Self(sender), receiver)
+    }
+
     /// The press is on disk, synced: the device may have its PUBACK.
     pub fn recorded(self) {
         // The connection may be gone; then the device resends, and the press is known already.

@@ -180,6 +180,12 @@ impl Stream {
     }
 }
 
+/// Opus as a browser sends it: two channels at 48 kHz, nothing to skip.
+pub fn stereo() -> Format {
+    let [r0, r1, r2, r3] = 48_000_u32.to_le_bytes();
+    Format { channels: 2, config: Bytes::copy_from_slice(&[1, 2, 0, 0, r0, r1, r2, r3, 0, 0, 0]), ..format(0) }
+}
+
 /// Opus, one channel; the configuration is the body of `OpusHead` (RFC 7845 section 5.1).
 fn format(pre_skip: u16) -> Format {
     let [p0, p1] = pre_skip.to_le_bytes();

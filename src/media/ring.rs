@@ -205,7 +205,12 @@ pub struct Reader {
 impl Reader {
     /// The next frame, when there is one.
     pub async fn next(&mut self) -> Read {
-        poll_fn(|cx| self.poll(Some(cx))).await
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// The next frame, or a wake-up when there is one.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Read> {
+        self.poll(Some(cx))
     }
 
     /// The next frame if it is there already.

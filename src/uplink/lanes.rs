@@ -40,6 +40,8 @@ pub enum Lane {
 pub enum Tag {
     /// An incident's document.
     Incident(IncidentId),
+    /// How an incident's call stands.
+    Call(IncidentId),
     /// A button's condition.
     Button(ButtonId),
     /// The gateway's own state.

@@ -111,7 +111,7 @@ impl Site {
 
     /// Seconds of evidence before and after a press.
     pub fn window(self, before: u32, after: u32) -> Self {
-        self.with(&format!("[evidence]\nbefore = \"{before}s\"\nafter = \"{after}s\"\n"))
+        self.with(&format!("[evidence]\nbefore = \"{before}s\"\nafter = \"{after}s\"\nringing = \"0s\"\n"))
     }
 
     /// Where headquarters' directory is.

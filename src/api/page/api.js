@@ -1,6 +1,10 @@
 // Talking to the gateway: requests with the token, and the stream of events.
 
-const KEY = 'chowki-token';
+// The page's token; a unit's page has its own.
+let tokens = {
+  get: () => sessionStorage.getItem('chowki-token'),
+  set: (token) => sessionStorage.setItem('chowki-token', token),
+};
 // No byte for so long (the gateway sends a comment now and then): the connection is dead.
 const SILENCE_MS = 60000;
 
@@ -20,20 +24,25 @@ export function onTokenWanted(ask) {
   askToken = ask;
 }
 
+/** Where the token comes from: `get()`, and `set(token)` for one that was asked for. Without `set` nobody is asked. */
+export function useTokens(others) {
+  tokens = others;
+}
+
 function headers(extra = {}) {
-  const token = sessionStorage.getItem(KEY);
+  const token = tokens.get();
   return token ? { ...extra, Authorization: `Bearer ${token}` } : extra;
 }
 
 /** `fetch` with the token; asks for one when the gateway wants it. Throws `Refused` for what is not a success. */
 export async function request(path, options = {}) {
   for (;;) {
-    const sent = sessionStorage.getItem(KEY);
+    const sent = tokens.get();
     const answer = await fetch(path, { cache: 'no-store', ...options, headers: headers(options.headers) });
-    if (answer.status === 401) {
-      if (sessionStorage.getItem(KEY) !== sent) continue;
+    if (answer.status === 401 && tokens.set) {
+      if (tokens.get() !== sent) continue;
       // One question, however many requests wait for it.
-      asking ??= askToken(sent !== null).then((token) => sessionStorage.setItem(KEY, token)).finally(() => { asking = null; });
+      asking ??= askToken(sent !== null).then(tokens.set).finally(() => { asking = null; });
       await asking;
       continue;
     }
@@ -45,8 +54,8 @@ export async function request(path, options = {}) {
 
 export const json = async (path) => (await request(path)).json();
 
-export async function post(path, body) {
-  return request(path, { method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(body ?? {}) });
+export async function post(path, body, more = {}) {
+  return request(path, { ...more, method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(body ?? {}) });
 }
 
 const pause = (ms) => new Promise((done) => setTimeout(done, ms));

@@ -1,6 +1,7 @@
 // A camera live in a `video` element, by WebRTC (WHEP): connects, and connects again until it is ended.
 
 import { request } from './api.js';
+import { iceServers } from './ice.js';
 
 const FIRST_WAIT_MS = 500;
 const LONGEST_WAIT_MS = 10000;
@@ -33,7 +34,8 @@ export class LiveView {
 
   async #connect() {
     this.onState('waiting');
-    const peer = new RTCPeerConnection();
+    const peer = new RTCPeerConnection({ iceServers: await iceServers() });
+    if (this.#ended) return peer.close();
     this.#peer = peer;
     const stream = new MediaStream();
     peer.ontrack = ({ track }) => stream.addTrack(track);
@@ -63,6 +65,7 @@ export class LiveView {
       if (error.status === 406) this.#wait = LONGEST_WAIT_MS * 6;
       this.#again(peer, error.message);
     }
+    return undefined;
   }
 
   /** Tries again after a while, longer each time. */

@@ -4,6 +4,8 @@ import { t } from './strings.js';
 
 const SVG = 'http://www.w3.org/2000/svg';
 const EARTH = 6371008.8;
+// Sizes here are those of a page whose text is 14 px high.
+const scale = () => parseFloat(getComputedStyle(document.documentElement).fontSize) / 14;
 const rad = (deg) => deg * Math.PI / 180;
 
 /** An SVG element with attributes and children. */
@@ -33,19 +35,26 @@ export class DistrictMap {
   #chosen = null;
   #onChoose;
   #pending = false;
+  #scaled = 1;
 
   constructor(root, onChoose) {
     this.#root = root;
     this.#onChoose = onChoose;
-    this.svg = svg('svg', { tabindex: 0, role: 'group', 'aria-label': t('map') });
+    this.svg = svg('svg', { tabindex: 0, role: 'group', direction: 'ltr' });
     this.layers = {};
     for (const name of ['grid', 'bounds', 'views', 'lines', 'cameras', 'buttons', 'labels']) {
       this.layers[name] = svg('g', { class: name });
       this.svg.append(this.layers[name]);
     }
-    root.append(this.svg, this.#tools(), this.#rose(), this.#scale(), legend());
+    this.translate();
     this.#listen();
     new ResizeObserver(() => this.#resized()).observe(root);
+  }
+
+  /** Builds what has words around it anew, in the language of now; what stands in the district is placed anew by `place`. */
+  translate() {
+    this.svg.setAttribute('aria-label', t('map'));
+    this.#root.replaceChildren(this.svg, this.#tools(), this.#rose(), this.#scale(), legend());
   }
 
   /** Sets what stands in the district; fits the view to it the first time. */
@@ -200,6 +209,7 @@ export class DistrictMap {
   }
 
   #drawNow() {
+    this.#scaled = scale();
     const { k } = this.#view;
     const [ox, oy] = this.#screen([0, 0]);
     const world = `translate(${ox} ${oy}) scale(${k})`;
@@ -207,7 +217,7 @@ export class DistrictMap {
     this.layers.bounds.setAttribute('transform', world);
     for (const item of this.#items.values()) {
       const [x, y] = this.#screen(item.at);
-      item.marker.setAttribute('transform', `translate(${x.toFixed(1)} ${y.toFixed(1)})`);
+      item.marker.setAttribute('transform', `translate(${x.toFixed(1)} ${y.toFixed(1)}) scale(${this.#scaled})`);
     }
     this.#drawIncidents();
     this.#drawGrid();
@@ -234,7 +244,7 @@ export class DistrictMap {
       const [[x1, y1], [x2, y2]] = [this.#screen(from.at), this.#screen(item.at)];
       this.layers.lines.append(
         svg('line', { x1, y1, x2, y2, class: link.sees_button ? 'sees' : '' }),
-        svg('g', { class: 'rank', transform: `translate(${x2 + 12} ${y2 - 12})` }, svg('circle', { r: 8 }), Object.assign(svg('text', { y: 3.5 }), { textContent: link.rank })),
+        svg('g', { class: 'rank', transform: `translate(${x2 + 12 * this.#scaled} ${y2 - 12 * this.#scaled}) scale(${this.#scaled})` }, svg('circle', { r: 8 }), Object.assign(svg('text', { y: 3.5 }), { textContent: link.rank })),
       );
     }
   }
@@ -263,15 +273,16 @@ export class DistrictMap {
     const labels = [];
     const inView = [...this.#items.values()].map((item) => ({ item, at: this.#screen(item.at), weight: weight(item) }))
       .filter(({ at: [x, y], weight: w }) => x > -20 && y > -20 && x < this.#size.w + 20 && y < this.#size.h + 20 && (w < 3 || this.#view.k > (w === 3 ? 0.25 : 1.2)));
-    inView.forEach(({ at: [x, y] }) => taken.push([x - 9, y - 9, x + 9, y + 9]));
+    const z = this.#scaled;
+    inView.forEach(({ at: [x, y] }) => taken.push([x - 9 * z, y - 9 * z, x + 9 * z, y + 9 * z]));
     inView.sort((a, b) => a.weight - b.weight);
     for (const { item, at: [x, y], weight: w } of inView) {
-      const half = item.text.length * 3.1 + 5;
-      const spots = [[x - half, y + 12], [x - half, y - 27], [x + 13, y - 8], [x - 2 * half - 13, y - 8]];
-      const box = spots.map(([l, top]) => [l, top, l + 2 * half, top + 15]).find((b) => !taken.some((o) => b[0] < o[2] && b[2] > o[0] && b[1] < o[3] && b[3] > o[1]));
+      const half = (item.text.length * 3.1 + 5) * z;
+      const spots = [[x - half, y + 12 * z], [x - half, y - 27 * z], [x + 13 * z, y - 8 * z], [x - 2 * half - 13 * z, y - 8 * z]];
+      const box = spots.map(([l, top]) => [l, top, l + 2 * half, top + 15 * z]).find((b) => !taken.some((o) => b[0] < o[2] && b[2] > o[0] && b[1] < o[3] && b[3] > o[1]));
       if (!box) continue;
       taken.push(box);
-      labels.push(Object.assign(svg('text', { x: (box[0] + box[2]) / 2, y: box[1] + 11, class: w < 2 ? 'label alarm' : `label ${item.kind}` }), { textContent: item.text }));
+      labels.push(Object.assign(svg('text', { x: (box[0] + box[2]) / 2, y: box[1] + 11 * z, class: w < 2 ? 'label alarm' : `label ${item.kind}` }), { textContent: item.text }));
     }
     this.layers.labels.replaceChildren(...labels);
   }

@@ -1,56 +1,111 @@
-// Incidents that nobody has seen yet, each as a card that rings: what it is, where, since when, and the place itself live, so
-// that an operator sees before she answers.
+// What rings, each as a card: what it is, where, since when and why again, and the place itself live, so that an operator
+// sees before she answers. She answers straight from the card.
 
-import { badge, h } from './incident.js';
+import { pressTime } from './calls.js';
+import { h, icon, screen } from './dom.js';
+import { badge } from './incident.js';
 import { LiveView } from './live.js';
 import { span, t } from './strings.js';
 
-// More at a time would leave no line for any of them.
-const AT_ONCE = 3;
+// More at a time would leave no line for any of them; a wall has room.
+const AT_ONCE = () => (innerHeight > 1400 ? 6 : 3);
+// The first card is the one that a bare Enter answers, but not one that has come up under the finger.
+const SETTLED_MS = 700;
 
 export class Ringing {
   #root;
-  #choose;
+  #acts;
   #cards = new Map();
+  #more = h('p', { class: 'more', role: 'status' });
 
-  /** `choose(id)` opens an incident. */
-  constructor(root, choose) {
+  /** `acts`: `look(id)` opens an incident, `answer(id)` takes its call as well; `mayAnswer()` who watches. */
+  constructor(root, acts) {
     this.#root = root;
-    this.#choose = choose;
+    this.#acts = acts;
   }
 
-  /** Shows the first of these, the most urgent first. Cards that stay are not moved: that would stop their pictures. */
-  show(incidents) {
-    const shown = incidents.slice(0, AT_ONCE);
+  /** What a bare Enter would answer, or null. */
+  get first() {
+    const [id, card] = this.#cards.entries().next().value ?? [null, null];
+    return card?.call && performance.now() - card.at > SETTLED_MS ? id : null;
+  }
+
+  /** Shows the first of these (`Calls.ringing`). Cards that stay are not moved: that would stop their pictures. */
+  show(ringing, calls) {
+    const shown = ringing.slice(0, AT_ONCE());
     const ids = new Set(shown.map((one) => one.id));
-    for (const [id, card] of this.#cards) {
-      if (ids.has(id)) continue;
-      card.live?.destroy();
-      card.element.remove();
-      this.#cards.delete(id);
-    }
-    for (const incident of shown) {
-      if (!this.#cards.has(incident.id)) this.#add(incident);
-    }
+    for (const id of [...this.#cards.keys()]) if (!ids.has(id)) this.#remove(id);
+    for (const one of shown) this.#card(one, calls);
+    const more = ringing.length - shown.length;
+    this.#more.textContent = more ? t('moreRing', { n: more }) : '';
+    if (more) this.#root.append(this.#more);
+    else this.#more.remove();
+    this.#root.dataset.count = shown.length;
     this.#root.hidden = !shown.length;
   }
 
-  #add(incident) {
+  /** All cards anew, in the language of now. */
+  translate() {
+    for (const id of [...this.#cards.keys()]) this.#remove(id);
+  }
+
+  #remove(id) {
+    const { element, live } = this.#cards.get(id);
+    live?.destroy();
+    element.remove();
+    this.#cards.delete(id);
+  }
+
+  #card({ id, incident, call }, calls) {
+    let card = this.#cards.get(id);
+    if (!card) {
+      card = this.#add(id, (incident ?? call).button.name);
+      this.#cards.set(id, card);
+    }
+    const told = incident ?? call;
+    card.call = call;
+    const key = JSON.stringify([told.kind, told.state, call?.call.again, call?.call.group, call?.call.rings, calls.mayAnswer]);
+    if (card.key !== key) {
+      card.key = key;
+      const pressed = pressTime(told);
+      const why = [call?.call.again && t(`again.${call.call.again}`, { group: call.call.group }), call && calls.isEscalated(call) && t('escalated', { group: call.call.group })].filter(Boolean).join(' ');
+      card.line.replaceChildren(...badge({ state: 'recorded', ...told }).filter(Boolean), h('span', { class: 'age', 'data-age': pressed }, span(Date.now() - Date.parse(pressed))));
+      card.why.textContent = why;
+      card.why.hidden = !why;
+      card.answer.hidden = !call || !calls.mayAnswer;
+      card.element.classList.toggle('escalated', Boolean(call && calls.isEscalated(call)));
+      card.element.classList.toggle('again', Boolean(call?.call.again));
+      card.look.setAttribute('aria-label', `${t('look')}: ${told.button.name}`);
+      card.answer.setAttribute('aria-label', `${t('call.answer')}: ${told.button.name}`);
+    }
     // The unit's own camera is the first; where there is none, the best of those nearby.
-    const camera = incident.cameras.find((one) => one.live);
-    const video = h('video', { muted: true, autoplay: true, playsInline: true, disableRemotePlayback: true, tabIndex: -1 });
+    const camera = call?.camera?.live ? call.camera : incident?.cameras.find((one) => one.live);
+    if (camera && card.watches !== camera.live) this.#watch(card, camera);
+    else if (!camera && !card.watches) card.message.textContent = incident ? t('noCamera') : t('waitingPictures');
+  }
+
+  #add(id, name) {
+    const video = screen();
     const message = h('span', { class: 'message' });
-    const picture = camera && h('span', { class: 'picture' }, video, message, h('span', { class: 'name' }, camera.name));
-    const element = h('button', { type: 'button', class: 'ring-card', 'data-id': incident.id, onclick: () => this.#choose(incident.id) },
-      picture,
-      h('span', { class: 'line' }, badge(incident), h('span', { class: 'age', 'data-age': incident.pressed_at.at }, span(Date.now() - Date.parse(incident.pressed_at.at)))),
-      h('b', {}, incident.button.name));
+    const place = h('span', { class: 'name' });
+    const line = h('span', { class: 'line' });
+    const why = h('span', { class: 'why' });
+    const look = h('button', { type: 'button', class: 'look', onclick: () => this.#acts.look(id) }, h('span', { class: 'picture' }, video, message, place), line, h('b', {}, h('bdi', {}, name)), why);
+    const answer = h('button', { type: 'button', class: 'answer', onclick: () => this.#acts.answer(id) }, icon('answer'), h('span', {}, t('call.answer')), h('kbd', { 'aria-hidden': 'true' }, 'A'));
+    answer.setAttribute('aria-keyshortcuts', 'A');
+    const element = h('article', { class: 'ring-card', 'data-id': id, 'aria-label': name }, look, answer);
     this.#root.append(element);
+    return { element, video, message, place, line, why, look, answer, live: null, watches: null, key: '', at: performance.now(), call: null };
+  }
+
+  #watch(card, camera) {
+    card.live?.destroy();
+    card.watches = camera.live;
+    card.place.replaceChildren(h('bdi', {}, camera.name));
     const say = (state, why) => {
-      message.textContent = { waiting: t('waitingPictures'), lost: why || t('noLivePicture'), live: '' }[state];
-      element.dataset.live = state;
+      card.message.textContent = { waiting: t('waitingPictures'), lost: why || t('noLivePicture'), live: '' }[state];
+      card.element.dataset.live = state;
     };
-    const live = camera ? new LiveView(video, camera.live, say) : null;
-    this.#cards.set(incident.id, { element, live });
+    card.live = new LiveView(card.video, camera.live, say);
   }
 }

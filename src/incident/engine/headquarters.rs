@@ -85,7 +85,7 @@ impl Engine {
         Ok(())
     }
 
-    fn step(
+    pub(super) fn step(
         &mut self,
         incident: IncidentId,
         step: Progress,
@@ -101,6 +101,9 @@ impl Engine {
         let further = step > case.document.state;
         let button = case.document.button.id.clone();
         let press = case.document.presses.last().and_then(|p| p.press.clone());
+        if step == Progress::Closed {
+            self.close_call(incident, &by, now, out);
+        }
         self.record(Record::Step { incident, step, at: now.wall, by, command }, out);
         out.changed.insert(incident);
         if further {

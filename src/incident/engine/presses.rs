@@ -49,6 +49,7 @@ impl Engine {
     fn join(&mut self, incident: IncidentId, press: &Press, key: PressKey, out: &mut Outputs) -> IncidentId {
         let until = press.received.mono + self.settings.after;
         self.record(Record::Joined { incident, entry: entry(press), key, until }, out);
+        self.pressed_again(incident, press.received, out);
         self.order(incident, out);
         let now = press.received.mono;
         if let Some(case) = self.cases.get_mut(incident)
@@ -91,7 +92,7 @@ impl Engine {
             presses: vec![entry(press)],
             evidence: cameras.iter().filter(|c| c.recorded).map(evidence).collect(),
             cameras,
-            call: None,
+            call: (press.kind != PressKind::Test).then(|| self.rings(button, id, now.wall)),
             timeline: vec![TimelineEntry {
                 at: now.wall,
                 what: "pressed; recorded here".into(),
@@ -112,6 +113,7 @@ impl Engine {
         };
         self.record(Record::Opened(Box::new(opened)), out);
         self.order(id, out);
+        self.call_changed(id, now, out);
         self.put_out_presses(id, now.mono, out);
         id
     }

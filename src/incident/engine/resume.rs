@@ -38,6 +38,7 @@ impl Engine {
         for record in self.resumptions(now) {
             self.record(record, out);
         }
+        self.calls_restarted(now, out);
         for (id, case) in self.cases.iter() {
             if case.delivered < case.document.revision {
                 out.changed.insert(*id);

@@ -1,0 +1,132 @@
+// The page of a unit with a screen: one button, and pictures that say how far help has come. It runs for months without a hand
+// on it: everything connects again by itself, and no press is forgotten.
+
+import { follow, useTokens } from './api.js';
+import { UnitLine } from './unitline.js';
+import { Press } from './unitpress.js';
+import { Prompts } from './unitprompts.js';
+import { isComing, isCut, shows, WORDS } from './unitstate.js';
+
+const $ = (id) => document.getElementById(id);
+const button = decodeURIComponent(location.pathname.split('/').filter(Boolean).pop() ?? '');
+// A connection that is back within this is not called lost.
+const GRACE_MS = 3000;
+// What has ended is shown for so long.
+const ENDED_MS = 12000;
+const PICTURES = { starting: 'ready', unsent: 'offline' };
+
+// ---- The token: given once behind the address, then kept, and not shown
+
+const TOKEN = `chowki-unit ${button}`;
+if (location.hash.length > 1) {
+  localStorage.setItem(TOKEN, decodeURIComponent(location.hash.slice(1)));
+  history.replaceState(null, '', location.pathname);
+}
+useTokens({ get: () => localStorage.getItem(TOKEN) });
+
+// ---- What is known
+
+let [connected, told, cut, recorded, endedAt, grace] = [false, null, false, false, 0, null];
+const path = `/v1/units/${encodeURIComponent(button)}`;
+const prompts = new Prompts(`${path}/prompts`, $('prompt'));
+const press = new Press(button, (news) => {
+  if (news === 'recorded') {
+    recorded = true;
+    prompts.play('pressed');
+  }
+  draw();
+});
+const line = new UnitLine(button, $('operator'), () => draw());
+
+follow(`${path}/events`, (name, next) => {
+  if (name !== 'state') return;
+  cut = isCut(told, next, cut);
+  const over = told?.incident && (!next.incident || next.state === 'closed');
+  if (over) endedAt = Date.now();
+  if (over || (!next.incident && !press.pending)) recorded = false;
+  told = next;
+  draw();
+}, (now) => {
+  clearTimeout(grace);
+  if (now) {
+    connected = true;
+    prompts.fetch();
+    draw();
+  } else {
+    grace = setTimeout(() => {
+      connected = false;
+      draw();
+    }, GRACE_MS);
+  }
+});
+
+// ---- What is shown
+
+function draw() {
+  let what = shows({ connected, pending: press.pending, told, cut });
+  // A press just recorded, of which no event has come yet.
+  if (what === 'ready' && recorded && Date.now() - endedAt > ENDED_MS) what = 'calling';
+  if (what === 'ready' && Date.now() - endedAt < ENDED_MS) {
+    what = 'ended';
+    setTimeout(draw, ENDED_MS - (Date.now() - endedAt) + 50);
+  }
+  const [urdu, english] = WORDS[what];
+  // Her picture only while the gateway says that it is on its way, and it is.
+  const face = what === 'answered' && line.up && told.speaking && $('operator').videoWidth > 0;
+  $('operator').muted = what !== 'answered';
+  document.body.dataset.shows = what;
+  document.body.dataset.face = String(face);
+  const picture = `/page/unit-${PICTURES[what] ?? what}.svg`;
+  if ($('picture').getAttribute('src') !== picture) $('picture').src = picture;
+  if ($('english').textContent !== english) {
+    $('urdu').textContent = urdu;
+    $('english').textContent = english;
+  }
+  $('recorded').hidden = !recorded || Boolean(press.pending);
+  $('coming').hidden = !isComing(told) || what === 'coming' || !connected;
+  $('blind').hidden = !line.missing;
+  prompts.show(what);
+}
+$('operator').addEventListener('resize', draw);
+$('operator').addEventListener('loadeddata', draw);
+draw();
+
+// ---- The button
+
+let last = 0;
+
+function pressed() {
+  // A finger that trembles presses once.
+  if (Date.now() - last < 500) return;
+  last = Date.now();
+  $('press').classList.remove('hit');
+  requestAnimationFrame(() => $('press').classList.add('hit'));
+  recorded = false;
+  press.press();
+  $('operator').play().catch(() => {});
+  document.documentElement.requestFullscreen?.().catch(() => {});
+}
+$('press').addEventListener('pointerdown', pressed);
+document.addEventListener('keydown', (event) => {
+  if (event.key === 'Enter' || event.key === ' ') {
+    event.preventDefault();
+    if (!event.repeat) pressed();
+  } else if ((event.ctrlKey || event.metaKey) && ['+', '-', '=', '0'].includes(event.key)) event.preventDefault();
+});
+
+// ---- A screen that nobody puts away
+
+document.addEventListener('pointerdown', () => document.fullscreenElement ?? document.documentElement.requestFullscreen?.().catch(() => {}));
+for (const name of ['contextmenu', 'gesturestart', 'dragstart', 'selectstart']) document.addEventListener(name, (event) => event.preventDefault());
+document.addEventListener('wheel', (event) => event.preventDefault(), { passive: false });
+document.addEventListener('touchmove', (event) => event.preventDefault(), { passive: false });
+
+let awake = null;
+
+async function stayAwake() {
+  if (document.visibilityState !== 'visible' || (awake && !awake.released)) return;
+  awake = await navigator.wakeLock?.request('screen').catch(() => null) ?? null;
+}
+document.addEventListener('visibilitychange', stayAwake);
+setInterval(stayAwake, 60000);
+stayAwake();

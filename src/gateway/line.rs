@@ -1,0 +1,240 @@
+//! One call at one unit: its speaker plays what is true and says what the operator says, and it is written down who spoke
+//! when.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use tokio::{sync::watch, time::MissedTickBehavior};
+use tracing::{info, warn};
+
+use super::{board::Board, exchange::Exchange, feeds::Feeds};
+use crate::{
+    call::{
+        announce::{Announcer, Order},
+        state::Input,
+        talkback::{self, Encoding, Link, Prompts, Speaker, Way},
+    },
+    district::{
+        call::{CallEvent, CallState, Spoke},
+        clock::{Mono, Utc},
+        ids::CameraId,
+        inventory::{Button, SpeakerCodec, Voice as Talkback},
+        press::Progress,
+    },
+    host::{clock, scope::Scope},
+    media::{
+        frame::{Codec, Frame, Track},
+        g711,
+        ring::{Read, Reader, Start},
+        sound,
+        voice::{Spurt, Voice},
+    },
+};
+
+/// How often a line looks at what is true, and while somebody has the floor, at who speaks.
+const LOOK: Duration = Duration::from_millis(250);
+const LISTEN: Duration = Duration::from_millis(40);
+
+/// What a line works with.
+pub(super) struct Line {
+    pub button: Arc<Button>,
+    pub board: Arc<Board>,
+    pub feeds: Feeds,
+    pub exchange: Exchange,
+    /// The call, as it changes.
+    pub call: watch::Receiver<CallEvent>,
+    /// Set while the unit's own sound is kept from the operators.
+    pub hushed: Arc<AtomicBool>,
+}
+
+/// The speaker of a unit, where it has one that is not a screen's.
+pub(super) fn speaker(button: &Button, prompts: &Arc<Prompts>, scope: &Scope) -> Option<Speaker> {
+    let way = match (&button.voice, &button.unit) {
+        (Talkback::Backchannel, Some(source)) => Way::Onvif(Box::new(source.clone())),
+        (Talkback::Rtp { host, port, codec }, _) => {
+            let encoding = match codec {
+                SpeakerCodec::Pcmu => Encoding::Pcmu,
+                SpeakerCodec::Pcma => Encoding::Pcma,
+                SpeakerCodec::Opus => Encoding::Opus,
+            };
+            Way::Rtp { host: host.clone(), port: *port, encoding }
+        }
+        _ => return None,
+    };
+    let settings = talkback::Settings { way, volume: button.volume as f32, prompts: prompts.clone() };
+    Some(talkback::start(button.id.as_str(), settings, scope))
+}
+
+impl Line {
+    /// Serves the unit until the call is over.
+    pub async fn run(mut self, speaker: Option<Speaker>) {
+        let mut announcer = Announcer::default();
+        let mut link = speaker.as_ref().map(Speaker::link);
+        let mut speaking = speaker.as_ref().map(Speaker::speaking);
+        let mut ears = Ears::new(&self);
+        let mut tick = tokio::time::interval(LISTEN);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut looked = clock::mono();
+        loop {
+            let event = self.call.borrow_and_update().clone();
+            if let Some(speaker) = &speaker {
+                let floor = event.call.state == CallState::Answered;
+                speaker.voice(self.feeds.voice(&self.button.id).filter(|_| floor).map(|inlet| inlet.ring().clone()));
+                match announcer.next(&event.call, self.reached(&event), clock::mono()) {
+                    Some(Order::Play(prompt, again)) => speaker.play(prompt, again),
+                    Some(Order::Quiet) => speaker.quiet(),
+                    None => {}
+                }
+            }
+            if event.call.state == CallState::Ended {
+                break;
+            }
+            // Until it is due to look again, or something happens.
+            loop {
+                let talks = event.call.speaker.is_some();
+                tokio::select! {
+                    changed = self.call.changed() => {
+                        if changed.is_err() {
+                            return;
+                        }
+                        break;
+                    }
+                    Some(up) = changed(&mut link) => self.linked(&event, &up),
+                    Some(speaks) = changed(&mut speaking) => {
+                        self.hushed.store(speaks && self.button.half_duplex, Relaxed);
+                    }
+                    _ = tick.tick(), if talks => {
+                        for spoke in ears.hear(&self, &event) {
+                            self.exchange.happens(event.incident, Input::Spoke(spoke));
+                        }
+                    }
+                    () = tokio::time::sleep_until(clock::deadline(looked + LOOK)) => {}
+                }
+                if clock::mono() >= looked + LOOK {
+                    looked = clock::mono();
+                    break;
+                }
+            }
+        }
+        self.hushed.store(false, Relaxed);
+        let incident = self.call.borrow().incident;
+        for spoke in ears.finish() {
+            self.exchange.happens(incident, Input::Spoke(spoke));
+        }
+        if speaker.is_some() {
+            self.exchange.happens(incident, Input::Unit(false));
+        }
+    }
+
+    fn linked(&self, event: &CallEvent, link: &Link) {
+        match link {
+            Link::Connecting => return,
+            Link::Up(_) => info!(button = %self.button.id, "the unit's speaker is there"),
+            Link::Down(why) => warn!(button = %self.button.id, %why, "the unit's speaker does not answer"),
+        }
+        self.exchange.happens(event.incident, Input::Unit(link.is_up()));
+    }
+
+    /// Whether somebody at headquarters knows of it, proven.
+    fn reached(&self, event: &CallEvent) -> bool {
+        let help = self.board.help_at(&self.button.id);
+        help.is_some_and(|(incident, _)| incident.id == event.incident && incident.state >= Progress::Delivered)
+    }
+}
+
+/// The new value of what is watched. Never where there is nothing to be watched.
+async fn changed<T: Clone>(watched: &mut Option<watch::Receiver<T>>) -> Option<T> {
+    let Some(receiver) = watched else { return std::future::pending().await };
+    if receiver.changed().await.is_ok() {
+        return Some(receiver.borrow_and_update().clone());
+    }
+    *watched = None;
+    None
+}
+
+/// Listens to both ends for who speaks.
+struct Ears {
+    operator: Voice,
+    unit: Voice,
+    /// Who has the floor.
+    name: String,
+    /// The unit's sound, where it is not a browser that says how loud it is.
+    reader: Option<Reader>,
+    /// What was heard before that is history.
+    from: Mono,
+}
+
+impl Ears {
+    fn new(line: &Line) -> Self {
+        let screen = line.feeds.screen(&line.button.id).is_some();
+        let ring = line.feeds.ring(&CameraId::of_unit(&line.button.id)).filter(|_| !screen);
+        Self {
+            operator: Voice::default(),
+            unit: Voice::default(),
+            name: String::new(),
+            reader: ring.map(|ring| ring.reader(Start::LastKey)),
+            from: clock::mono(),
+        }
+    }
+
+    /// Who has spoken, now that they are silent.
+    fn hear(&mut self, line: &Line, event: &CallEvent) -> Vec<Spoke> {
+        let now = clock::mono();
+        let (id, mut spoke) = (&line.button.id, Vec::new());
+        let name = event.call.speaker.as_ref().map(|s| s.name.clone()).unwrap_or_default();
+        if name != self.name {
+            // Another has the floor.
+            spoke.extend(self.operator.finish().map(|spurt| of(&self.name, spurt)));
+            self.name = name;
+        }
+        if let Some(inlet) = line.feeds.voice(id) {
+            let level = -f32::from(inlet.loudest());
+            spoke.extend(self.operator.hear(now, level, LISTEN).map(|spurt| of(&self.name, spurt)));
+        }
+        if let Some(inlet) = line.feeds.screen(id) {
+            let level = -f32::from(inlet.loudest());
+            spoke.extend(self.unit.hear(now, level, LISTEN).map(|spurt| of(UNIT, spurt)));
+        }
+        while let Some(read) = self.reader.as_mut().and_then(Reader::try_next) {
+            let Read::Frame(frame) = read else { continue };
+            if frame.arrived >= self.from
+                && let Some((level, length)) = loudness(&frame)
+            {
+                spoke.extend(self.unit.hear(frame.arrived, level, length).map(|spurt| of(UNIT, spurt)));
+            }
+        }
+        spoke.extend(self.unit.pass(now).map(|spurt| of(UNIT, spurt)));
+        spoke
+    }
+
+    fn finish(&mut self) -> Vec<Spoke> {
+        let operator = self.operator.finish().map(|spurt| of(&self.name, spurt));
+        operator.into_iter().chain(self.unit.finish().map(|spurt| of(UNIT, spurt))).collect()
+    }
+}
+
+/// Who speaks at a unit, whoever that is.
+const UNIT: &str = "unit";
+
+fn of(who: &str, spurt: Spurt) -> Spoke {
+    let now = clock::now();
+    let wall = |at: Mono| -> Utc { now.wall.before(now.mono.since(at)) };
+    Spoke { who: who.to_owned(), from: wall(spurt.from), to: wall(spurt.to) }
+}
+
+/// How loud a piece of G.711 is, in dBFS, and how long. None: other sound.
+fn loudness(frame: &Frame) -> Option<(f32, Duration)> {
+    let table = match frame.format.codec {
+        Codec::Pcmu if frame.track == Track::Audio => &g711::ULAW,
+        Codec::Pcma if frame.track == Track::Audio => &g711::ALAW,
+        _ => return None,
+    };
+    let samples: Vec<i16> = frame.data.iter().map(|byte| table[usize::from(*byte)]).collect();
+    let rate = frame.format.clock_rate.max(1);
+    Some((sound::level(&samples), Duration::from_secs_f64(samples.len() as f64 / f64::from(rate))))
+}

@@ -1,0 +1,37 @@
+// The other end of WebRTC for the tests of the page: another page of the same browser, with a fake camera and microphone, that
+// answers what the gateway would. All candidates are in its answers.
+
+/** In a new page of `context`: `answer(sdp)` gives `{ sdp, id }`, `cut(id)` ends that connection, `received(id)` counts what came. */
+export async function peer(context, address) {
+  const page = await context.newPage();
+  await page.goto(`${address}page/icon.svg`);
+  await page.evaluate(() => { window.peers = []; });
+  return {
+    answer: (sdp) => page.evaluate(async (offer) => {
+      const own = await navigator.mediaDevices.getUserMedia({ audio: true, video: { width: 640, height: 360 } });
+      const other = new RTCPeerConnection();
+      const id = window.peers.push(other) - 1;
+      await other.setRemoteDescription({ type: 'offer', sdp: offer });
+      const sends = { audio: own.getAudioTracks()[0], video: own.getVideoTracks()[0] };
+      for (const one of other.getTransceivers()) {
+        const { kind } = one.receiver.track;
+        one.direction = 'sendrecv';
+        await one.sender.replaceTrack(sends[kind]);
+      }
+      await other.setLocalDescription(await other.createAnswer());
+      if (other.iceGatheringState !== 'complete') await new Promise((done) => { other.onicegatheringstatechange = () => other.iceGatheringState === 'complete' && done(); });
+      return { sdp: other.localDescription.sdp, id };
+    }, sdp),
+    cut: (id) => page.evaluate((which) => window.peers[which].close(), id),
+    received: (id) => page.evaluate(async (which) => {
+      const seen = { audio: 0, video: 0, codec: '' };
+      const stats = await window.peers[which].getStats();
+      stats.forEach((one) => {
+        if (one.type !== 'inbound-rtp') return;
+        seen[one.kind] += one.packetsReceived;
+        if (one.kind === 'video') seen.codec = stats.get(one.codecId)?.mimeType ?? '';
+      });
+      return seen;
+    }, id),
+  };
+}
