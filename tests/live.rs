@@ -106,7 +106,7 @@ fn a_line_that_loses_a_twentieth_is_mended_and_a_slow_one_that_loses_more_still_
 }
 
 #[test]
-fn a_press_rings_at_the_page_with_the_place_live_in_the_card_until_somebody_has_seen_it() {
+fn a_press_rings_at_the_page_with_the_place_live_in_the_card_until_its_call_is_over() {
     let Some(folder) = browser::scripts() else { return };
     let rig = cameras(0, 1);
     let url = format!("rtsp://127.0.0.1:{}/panic", rig.port);
@@ -132,7 +132,8 @@ fn a_press_rings_at_the_page_with_the_place_live_in_the_card_until_somebody_has_
     assert_eq!((seen["chosen"].as_str(), &seen["complaints"]), (Some("Button b1"), &serde_json::json!([])), "{seen}");
     assert!(seen["title"].as_str().unwrap().starts_with("(1) "), "{seen}");
     let id = gateway.incidents()[0].id;
-    assert_eq!(gateway.post(None, &format!("/v1/incidents/{id}/seen"), "").status, 204);
+    // That somebody has seen it is no answer: it rings on until one answers, or until the case is closed.
+    assert_eq!(gateway.post(None, &format!("/v1/incidents/{id}/close"), "").status, 204);
     assert_eq!(said.next().as_deref(), Some("silent"));
     assert!(page.wait().unwrap().success());
 }

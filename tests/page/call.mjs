@@ -111,6 +111,10 @@ try {
   tell({ speaker: mine(), listeners: [{ party: 9, name: 'Bilal' }] });
   await check('handed back, she has the floor', async () => (await words()) === 'You are through');
 
+  tell({ handing_over: 'shift-leaders' });
+  await check('a group that it is handed to is waited for', async () => (await text('.call .note')).includes('shift-leaders') && (await count('.ring-card')) === 0);
+  tell({ handing_over: null });
+
   await far.cut(lastPeer);
   await check('a connection that was cut is told', async () => (await page.getAttribute('.call', 'data-connection')) === 'cut' || asked.length > 1);
   await check('and takes the place of the one before', async () => asked.length > 1 && asked.at(-1).replaces === 's1' && asked.at(-1).as === 'speak' && sessions === 2);
@@ -160,6 +164,12 @@ try {
   await check('a later group sees a call silently', async () => (await count('.ring-card')) === 0 && (await count('.call-chip.ringing')) === 1);
   tell({ group: 'shift-leaders' });
   await check('until it is its turn', async () => (await count('.ring-card.escalated')) === 1);
+
+  tell({ state: 'answered', speaker: { party: 9, name: 'Bilal' }, handing_over: 'operators' });
+  await check('a call handed to another group does not ring here', async () => (await count('.ring-card')) === 0);
+  tell({ handing_over: 'shift-leaders' });
+  await check('one handed to this group does, while another keeps the floor', async () => (await text('.ring-card .why')).includes('Handed over'));
+  tell({ state: 'ringing', speaker: null, handing_over: null });
 
   await page.evaluate(() => { navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException('no', 'NotAllowedError')); });
   await page.keyboard.press('a');

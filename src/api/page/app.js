@@ -18,6 +18,7 @@ const desk = new Desk();
 const { calls } = desk;
 
 const board = new Switchboard(calls, { name: operator, onChange: render, onLevel: (level) => panel.callbar.showLevel(level) });
+calls.isMine = board.isIn;
 const panel = new IncidentPanel($('incident'), { act: step, onClose: () => choose(null), calls, board });
 const map = new DistrictMap($('map'), chooseOnMap);
 const list = new List(desk, { choose, place: (at) => map.show(at), demo: tell, changed: render });
@@ -173,7 +174,8 @@ async function tell(path, body) {
 
 /** Says that something new rings, and opens it on an idle desk; one at work is not interrupted. */
 function announce(incident, told) {
-  const why = told?.call.again ? ` ${t(`again.${told.call.again}`, { group: told.call.group })}` : '';
+  const [again, group] = (told && calls.why(told)) ?? [];
+  const why = again ? ` ${t(`again.${again}`, { group })}` : '';
   $('announce').textContent = t('newIncident', { kind: t(`kind.${incident.kind}`), button: incident.button.name }) + why;
   if (incident.test) return;
   const chosen = desk.incident(desk.chosen);
@@ -186,7 +188,7 @@ function announce(incident, told) {
 /** The chosen incident rings, or else the first card does. */
 const toAnswer = () => {
   const told = calls.of(desk.chosen);
-  if (told && ['ringing', 'ended'].includes(told.call.state) && desk.incident(desk.chosen)?.state !== 'closed') return desk.chosen;
+  if (told && (['ringing', 'ended'].includes(told.call.state) || calls.ringsHere(told)) && desk.incident(desk.chosen)?.state !== 'closed') return desk.chosen;
   return board.isIn(desk.chosen) ? desk.chosen : ringing.first;
 };
 const onChosen = (act) => () => desk.chosen && act(desk.chosen);

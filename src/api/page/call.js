@@ -137,6 +137,7 @@ export class Call {
 
   /** Hangs up: with the floor the call ends for all, without it only this browser leaves. */
   async hangUp() {
+    if (this.#ended) return;
     const [location, peer] = [this.#location, this.#peer];
     this.#end(false);
     sessionStorage.removeItem(KEY);
@@ -148,13 +149,6 @@ export class Call {
     } finally {
       peer?.close();
     }
-  }
-
-  /** The call is over at the gateway: nothing is left to hang up. */
-  over() {
-    if (this.#ended) return;
-    sessionStorage.removeItem(KEY);
-    this.#end(true);
   }
 
   #end(close) {

@@ -125,24 +125,28 @@ export class CallBar {
     if (!told) return '';
     const { call } = told;
     if (mine?.trouble) return t(`mic.${mine.trouble}`);
-    if (call.state === 'ringing') return call.again ? t(`again.${call.again}`, { group: call.group }) : this.#calls.isEscalated(told) ? t('escalated', { group: call.group }) : '';
+    const [again, group] = this.#calls.why(told) ?? [];
+    if (again && !floor) return t(`again.${again}`, { group });
+    if (call.state === 'ringing') return this.#calls.isEscalated(told) ? t('escalated', { group: call.group }) : '';
     if (call.state === 'ended' || !mine) return '';
     if (call.unit?.kind === 'none') return t('call.nothing');
     if (call.unit?.kind === 'camera') return t('call.noVoice');
     if (!floor) return t('call.youListen');
+    if (call.handing_over) return t('call.handedOver', { to: call.handing_over });
     if (call.unit && !call.unit.voice) return t('call.unheard');
     if (mine.isMuted) return t('call.muted');
     return mine.microphone.silent ? t('call.silent') : '';
   }
 
-  #offer({ call }, mine, floor) {
+  #offer(told, mine, floor) {
+    const { call } = told;
     const may = this.#calls.mayAnswer;
     const up = mine?.state === 'connected';
     const going = call.state !== 'ended';
     const open = may && going;
-    this.#put('answer', may && !mine && (call.state === 'ringing' || !going), going ? 'call.answer' : 'call.callBack', 'answer');
+    this.#put('answer', may && !mine && (call.state === 'ringing' || !going || this.#calls.ringsHere(told)), going ? 'call.answer' : 'call.callBack', 'answer');
     this.#put('listen', open && !mine, 'call.listen', 'listen');
-    this.#put('talk', open && up && (floor || !call.speaker), floor ? (mine.isMuted ? 'call.unmute' : 'call.mute') : 'call.talk', floor && mine.isMuted ? 'micOff' : 'mic');
+    this.#put('talk', open && up && (floor || !call.speaker || Boolean(call.handing_over)), floor ? (mine.isMuted ? 'call.unmute' : 'call.mute') : 'call.talk', floor && mine.isMuted ? 'micOff' : 'mic');
     this.level.hidden = !(open && up && floor);
     this.#put('hold', open && up && floor && call.state !== 'lost', call.state === 'held' ? 'call.resume' : 'call.hold', call.state === 'held' ? 'play' : 'pause');
     this.#put('handOver', open && up && floor, 'call.handOver', 'handOver');

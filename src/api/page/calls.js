@@ -10,6 +10,7 @@ export const UNSEEN = ['received', 'recorded', 'delivered'];
 export const pressTime = ({ pressed_at: at }) => (typeof at === 'string' ? at : at.at);
 const pressedAt = (one) => Date.parse(pressTime(one));
 
+/** What rings where, and who this is. */
 export class Calls {
   #calls = new Map();
   // Who looks at this page: what `/v1/me` says, and all groups in the order in which they ring.
@@ -17,6 +18,8 @@ export class Calls {
   groups = [];
   // Whether the gateway knows calls; one that does not tells of incidents only, and those ring.
   known = false;
+  // Whether this browser is in the call of that incident.
+  isMine = () => false;
 
   /** All calls anew; null from a gateway that knows none. */
   replace(calls) {
@@ -40,19 +43,28 @@ export class Calls {
   }
 
   /** Whether it rings at this page. Whoever's group is not known to come later is rung: rather one too many than none. */
-  ringsHere({ call, kind }) {
-    if (call.state !== 'ringing' || kind === 'test') return false;
-    const [mine, reached] = [this.groups.indexOf(this.me.group), this.groups.indexOf(call.group)];
-    if (call.again === 'handed-over' && mine >= 0 && reached >= 0) return mine === reached;
+  ringsHere({ incident, call, kind }) {
+    if (kind === 'test') return false;
+    const mine = this.groups.indexOf(this.me.group);
+    // Handed over to a group, which rings while another keeps the floor.
+    if (call.handing_over && call.state !== 'ringing') return call.state !== 'ended' && !this.isMine(incident) && (mine < 0 || this.me.group === call.handing_over);
+    if (call.state !== 'ringing') return false;
+    const reached = this.groups.indexOf(call.group);
     return mine < 0 || reached < 0 || mine <= reached;
   }
 
   /** Whether the group that was to answer has not. */
   isEscalated({ call }) {
-    return this.groups.indexOf(call.group) > 0 && call.again !== 'handed-over';
+    return call.state === 'ringing' && this.groups.indexOf(call.group) > 0;
   }
 
-  /** What may answer, hold and hand over here; a puller only watches. */
+  /** Why it rings again, in a key below `again` and the group that is meant, or null. */
+  why({ call }) {
+    if (call.handing_over && call.state !== 'ringing') return ['handed-over', call.handing_over];
+    return call.state === 'ringing' && call.again ? [call.again, call.group] : null;
+  }
+
+  /** Who may answer, hold and hand over; others only watch. */
   get mayAnswer() {
     return ['operator', 'supervisor'].includes(this.me.role ?? 'operator');
   }

@@ -6,7 +6,8 @@ export default {
   noIncidents: 'No incident. A press appears here at once.', noButtons: 'No buttons in the config.', noCameras: 'No cameras in the config.',
   kind: { panic: 'Panic', medical: 'Medical', fire: 'Fire', accident: 'Accident', tamper: 'Tamper', test: 'Test' },
   state: { received: 'Received', recorded: 'Recorded', delivered: 'Delivered', seen: 'Seen', answered: 'Answered', dispatched: 'Dispatched', closed: 'Closed' },
-  what: {},
+  // The gateway's own lines, where they are to read otherwise: a pattern, and what to say.
+  what: [],
   presence: { unknown: 'not heard of yet', online: 'online', offline: 'offline', silent: 'silent' },
   camera: { connecting: 'connecting', live: 'live', stalled: 'stalled', unreachable: 'unreachable', 'wrong-password': 'wrong password', unusable: 'unusable' },
   gap: { 'camera-down': 'camera was down', 'camera-stalled': 'camera sent nothing', 'camera-unreachable': 'camera did not answer', 'wrong-password': 'camera refused the password', 'camera-unusable': 'camera sent nothing that can be recorded', 'packets-lost': 'packets were lost on the way; pictures are damaged', 'before-ring': 'before the camera was running', 'recorder-behind': 'recorder fell behind', 'disk-failed': 'disk failed', 'gateway-down': 'gateway was not running', evicted: 'removed to make room' },

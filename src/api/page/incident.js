@@ -15,7 +15,9 @@ const onDisk = (incident) => incident.state !== 'received';
 /** When a step was proven, by the incident's own history. */
 export function stepTime(incident, step) {
   if (step === 'recorded' && !onDisk(incident)) return null;
-  const entry = incident.timeline.find((one) => new RegExp(`\\b${step}\\b`, 'i').test(one.what));
+  // That nobody answered is no answer.
+  const words = step === 'answered' ? /^answered\b/i : new RegExp(`\\b${step}\\b`, 'i');
+  const entry = incident.timeline.find((one) => words.test(one.what));
   if (entry) return entry.at;
   return step === 'recorded' ? incident.pressed_at.at : null;
 }

@@ -64,17 +64,18 @@ export class Ringing {
     }
     const told = incident ?? call;
     card.call = call;
-    const key = JSON.stringify([told.kind, told.state, call?.call.again, call?.call.group, call?.call.rings, calls.mayAnswer]);
+    const key = JSON.stringify([told.kind, told.state, call && calls.why(call), call?.call.group, call?.call.rings, calls.mayAnswer]);
     if (card.key !== key) {
       card.key = key;
       const pressed = pressTime(told);
-      const why = [call?.call.again && t(`again.${call.call.again}`, { group: call.call.group }), call && calls.isEscalated(call) && t('escalated', { group: call.call.group })].filter(Boolean).join(' ');
+      const [again, group] = (call && calls.why(call)) ?? [];
+      const why = [again && t(`again.${again}`, { group }), call && calls.isEscalated(call) && t('escalated', { group: call.call.group })].filter(Boolean).join(' ');
       card.line.replaceChildren(...badge({ state: 'recorded', ...told }).filter(Boolean), h('span', { class: 'age', 'data-age': pressed }, span(Date.now() - Date.parse(pressed))));
       card.why.textContent = why;
       card.why.hidden = !why;
       card.answer.hidden = !call || !calls.mayAnswer;
       card.element.classList.toggle('escalated', Boolean(call && calls.isEscalated(call)));
-      card.element.classList.toggle('again', Boolean(call?.call.again));
+      card.element.classList.toggle('again', Boolean(again));
       card.look.setAttribute('aria-label', `${t('look')}: ${told.button.name}`);
       card.answer.setAttribute('aria-label', `${t('call.answer')}: ${told.button.name}`);
     }

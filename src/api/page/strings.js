@@ -43,9 +43,6 @@ export function t(key, values = {}) {
   return text.replace(/\{(\w+)\}/g, (_, name) => isolated(values[name] ?? ''));
 }
 
-/** Whether there is a text for a key. */
-export const known = (key) => key.split('.').reduce((at, part) => at?.[part], table) !== undefined;
-
 /** A wall time as hours, minutes and seconds of this place. */
 export function clock(time) {
   return new Date(time).toLocaleTimeString('en-GB');
@@ -63,6 +60,9 @@ export function span(ms) {
 
 /** A line of an incident's history in the words of this language, as far as it has them; the gateway's own otherwise. */
 export function history(what) {
-  const [, head, rest] = /^(pressed again|[a-z-]+)(.*)$/s.exec(what) ?? [];
-  return head && known(`what.${head}`) ? t(`what.${head}`) + (rest && isolated(rest)) : what;
+  for (const [pattern, words] of table.what) {
+    const found = new RegExp(pattern).exec(what);
+    if (found) return words.replace(/\{(\d)\}/g, (_, n) => isolated(found[n]));
+  }
+  return what;
 }

@@ -35,8 +35,8 @@ export class Switchboard {
     const { call } = this;
     if (!this.isIn(told.incident)) return;
     const { state, speaker, ended } = told.call;
-    if (state === 'ended' && call.party !== null) {
-      call.over();
+    if (state === 'ended' && call.party !== null && ended?.at !== call.endedBefore) {
+      call.hangUp().catch(() => {});
       if (ended?.reason) toast(this.#endedBy(ended), 'calm');
     } else if (call.state === 'connected' && speaker && speaker.party !== call.party && call.as === 'speak') {
       call.yieldFloor();
@@ -78,8 +78,7 @@ export class Switchboard {
     const parties = call.listeners.map((one) => [t('call.party', { name: one.name }), { party: one.party }]);
     const groups = this.#calls.groups.filter((one) => one !== this.#calls.me.group).map((group) => [t('call.group', { group }), { group }]);
     const to = await pick(t('call.to'), [...parties, ...groups], t('call.noOne'));
-    if (!to || !await this.#do(() => this.call.handOver(to))) return;
-    if (to.group) toast(t('call.handedOver', { to: to.group }), 'calm');
+    if (to) await this.#do(() => this.call.handOver(to));
   }
 
   async hangUp(incident) {
@@ -143,6 +142,8 @@ export class Switchboard {
       },
       onRefused: (error) => this.#refused(told.incident, as, error),
     });
+    // What had ended before this one began says nothing of it.
+    call.endedBefore = told.call.ended?.at;
     this.call = call;
     this.onChange();
     await call.start(voice);

@@ -104,7 +104,6 @@ function pressed() {
   recorded = false;
   press.press();
   $('operator').play().catch(() => {});
-  document.documentElement.requestFullscreen?.().catch(() => {});
 }
 $('press').addEventListener('pointerdown', pressed);
 document.addEventListener('keydown', (event) => {
@@ -116,7 +115,8 @@ document.addEventListener('keydown', (event) => {
 
 // ---- A screen that nobody puts away
 
-document.addEventListener('pointerdown', () => document.fullscreenElement ?? document.documentElement.requestFullscreen?.().catch(() => {}));
+// After the finger is lifted: only then does a browser take a touch for one.
+document.addEventListener('click', () => document.fullscreenElement ?? document.documentElement.requestFullscreen?.().catch(() => {}));
 for (const name of ['contextmenu', 'gesturestart', 'dragstart', 'selectstart']) document.addEventListener(name, (event) => event.preventDefault());
 document.addEventListener('wheel', (event) => event.preventDefault(), { passive: false });
 document.addEventListener('touchmove', (event) => event.preventDefault(), { passive: false });

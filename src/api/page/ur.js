@@ -6,7 +6,15 @@ export default {
   noIncidents: 'کوئی واقعہ نہیں۔ بٹن دبتے ہی یہاں نظر آئے گا۔', noButtons: 'ترتیب میں کوئی بٹن نہیں۔', noCameras: 'ترتیب میں کوئی کیمرا نہیں۔',
   kind: { panic: 'ہنگامی', medical: 'طبی', fire: 'آگ', accident: 'حادثہ', tamper: 'چھیڑ چھاڑ', test: 'آزمائش' },
   state: { received: 'موصول', recorded: 'محفوظ', delivered: 'پہنچ گیا', seen: 'دیکھ لیا', answered: 'جواب دیا', dispatched: 'مدد روانہ', closed: 'بند' },
-  what: { pressed: 'بٹن دبا', 'pressed again': 'دوبارہ دبا', recorded: 'محفوظ ہوا', delivered: 'صدر دفتر پہنچ گیا', seen: 'دیکھ لیا', answered: 'جواب دیا', dispatched: 'مدد روانہ', closed: 'بند کیا', ringing: 'گھنٹی بجی', held: 'انتظار پر', ended: 'کال ختم' },
+  // The gateway's own lines: a pattern, and what to say.
+  what: [
+    ['^pressed; recorded here$', 'بٹن دبا؛ یہاں محفوظ ہوا'], ['^pressed again', 'دوبارہ دبا'], ['^pressed', 'بٹن دبا'], ['^recorded', 'محفوظ ہوا'], ['^delivered', 'صدر دفتر پہنچ گیا'],
+    ['^seen by (.*)$', '{1} نے دیکھ لیا'], ['^dispatched by (.*)$', '{1} نے مدد روانہ کی'], ['^closed by (.*)$', '{1} نے بند کیا'], ['^recording extended by (.*)$', '{1} نے ریکارڈنگ بڑھائی'],
+    ['^rings again: the operator was lost$', 'آپریٹر کا رابطہ کٹا؛ گھنٹی دوبارہ بجی'], ['^rings again: the gateway', 'گیٹ وے دوبارہ چلا؛ گھنٹی دوبارہ بجی'], ['^rings again', 'گھنٹی دوبارہ بجی'],
+    ['^nobody answered; (.*) rings too$', 'کسی نے جواب نہیں دیا؛ {1} کو بھی بلایا گیا'], ['^(.*) listens$', '{1} سن رہے ہیں'], ['^answered by (.*)$', '{1} نے جواب دیا'], ['^called back by (.*)$', '{1} نے واپس کال کی'],
+    ['^being handed over to (.*)$', '{1} کے حوالے کیا جا رہا ہے'], ['^handed over to (.*)$', '{1} کے حوالے ہوا'], ['^(.*) took the floor$', '{1} نے گفتگو سنبھالی'], ['^(.*) is back$', '{1} واپس آئے'],
+    ['^the unit waits$', 'یونٹ انتظار پر'], ['^the call goes on$', 'گفتگو دوبارہ شروع'], ['^the unit is heard again$', 'یونٹ پھر سنائی دے رہا ہے'], ['^the unit does not answer$', 'یونٹ جواب نہیں دے رہا'], ['^hung up by (.*)$', '{1} نے کال ختم کی'], ['^the call ended$', 'کال ختم ہوئی'],
+  ],
   presence: { unknown: 'ابھی کوئی خبر نہیں', online: 'چالو', offline: 'منقطع', silent: 'خاموش' },
   camera: { connecting: 'جڑ رہا ہے', live: 'چالو', stalled: 'تصویر رکی ہوئی', unreachable: 'رابطہ نہیں', 'wrong-password': 'پاس ورڈ غلط', unusable: 'ناقابلِ استعمال' },
   gap: { 'camera-down': 'کیمرا بند تھا', 'camera-stalled': 'کیمرے نے کچھ نہیں بھیجا', 'camera-unreachable': 'کیمرے نے جواب نہیں دیا', 'wrong-password': 'کیمرے نے پاس ورڈ رد کیا', 'camera-unusable': 'کیمرے نے ریکارڈ کے قابل کچھ نہیں بھیجا', 'packets-lost': 'راستے میں ڈیٹا ضائع ہوا؛ تصویر خراب ہے', 'before-ring': 'کیمرا ابھی چلا نہیں تھا', 'recorder-behind': 'ریکارڈنگ پیچھے رہ گئی', 'disk-failed': 'ڈسک خراب ہوئی', 'gateway-down': 'گیٹ وے بند تھا', evicted: 'جگہ بنانے کے لیے ہٹایا گیا' },
