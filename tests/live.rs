@@ -65,6 +65,34 @@ fn a_browser_is_shown_the_last_key_frame_at_once_and_is_with_the_camera_from_the
 }
 
 #[test]
+fn another_client_than_a_browser_decodes_the_pictures_and_hears_the_tone() {
+    let rig = cameras(0, 1);
+    let site = Site::new().buttons(1).camera("cam", 10, &format!("rtsp://127.0.0.1:{}/cam0", rig.port)).window(10, 5);
+    let gateway = site.start();
+    gateway.cameras_live(1, Duration::from_secs(5));
+    let run = Command::new("python3")
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/whep.py"))
+        .args([format!("http://127.0.0.1:{}", gateway.api).as_str(), "cam", "5"])
+        .output()
+        .unwrap();
+    if run.status.code() == Some(77) {
+        eprintln!("SKIPPED: python's aiortc is not installed; only a browser has watched");
+        return;
+    }
+    let said = String::from_utf8_lossy(&run.stdout).into_owned();
+    assert!(run.status.success(), "{said}{}", String::from_utf8_lossy(&run.stderr));
+    println!("{said}");
+    let seen: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(seen["size"], serde_json::json!([1920, 1080]), "{seen}");
+    assert_eq!(seen["state"], serde_json::json!("connected"), "{seen}");
+    assert_eq!(seen["deleted"], serde_json::json!([204, 404]), "a session is ended once");
+    let (pictures, samples, hertz) = (&seen["pictures"], &seen["samples"], &seen["hertz"]);
+    assert!(pictures.as_u64().unwrap() > 60 && samples.as_u64().unwrap() > 10_000, "{seen}");
+    assert!(hertz.as_u64().unwrap().abs_diff(440) < 10, "{seen}");
+    assert!(sessions(&gateway));
+}
+
+#[test]
 fn a_line_that_loses_a_twentieth_is_mended_and_a_slow_one_that_loses_more_still_shows_pictures() {
     let rig = cameras(0, 1);
     let site = Site::new().buttons(1).camera("cam", 10, &format!("rtsp://127.0.0.1:{}/cam0", rig.port)).window(10, 5);

@@ -4,7 +4,7 @@
 
 use std::{
     f64::consts::TAU,
-    io::{BufRead, BufReader, Read, Write},
+    io::{BufRead, BufReader, Write},
     net::{Ipv4Addr, TcpListener, UdpSocket},
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -152,6 +152,8 @@ fn assert_is_the_tone(samples: &[i16], rate: u32) {
     let said = trimmed(samples);
     let seconds = said.len() as f64 / f64::from(rate);
     assert!((2.0..3.0).contains(&seconds), "{seconds} s of {}", samples.len());
+    // What comes after the last word is made up, and fades.
+    let said = &said[..rate as usize * 2];
     // A tenth of a second at a time; libopus takes a moment to find its feet.
     let sizes: Vec<f64> = said.chunks_exact(rate as usize / 10).skip(2).map(|s| size_of(s, rate, 1_000.0)).collect();
     assert!(sizes.iter().all(|size| *size > 3_500.0), "{sizes:?}");
@@ -233,14 +235,16 @@ async fn a_wrong_password_and_a_camera_without_a_speaker_are_told_in_words() {
     let scope = Scope::new("test");
     let wrong = speaker(unit(cameras.port, "wrong", Transport::Tcp), &scope);
     let why = down(&wrong).await;
-    assert!(why.contains("refuses our user name or password") && !why.contains("wrong;"), "{why}");
+    assert!(why.contains("refuses our user name or password") && !why.contains("wrong"), "{why}");
     let Way::Onvif(mut source) = unit(cameras.port, "test", Transport::Tcp) else { unreachable!() };
     source.url.set_path("/cam0");
     let deaf = speaker(Way::Onvif(source.clone()), &scope);
     let why = down(&deaf).await;
-    assert!(why.contains("backchannel") || why.contains("DESCRIBE"), "{why}");
+    assert!(why.contains("offers no audio backchannel"), "{why}");
+    source.url.set_path("/panic");
     source.login = None;
-    let why = down(&speaker(Way::Onvif(source), &scope)).await;
+    let stranger = speaker(Way::Onvif(source), &scope);
+    let why = down(&stranger).await;
     assert!(why.contains("wants a login"), "{why}");
     assert!(scope.shutdown(SOON).await.is_empty());
 }
@@ -355,6 +359,10 @@ async fn a_word_is_on_its_way_to_the_unit_a_moment_after_it_came() {
             from += n + 1;
         }
     }
+    let mut settled = late.split_off(late.len() / 2);
+    settled.sort();
+    println!("of the later half: p50 {:?}, p99 {:?}", settled[settled.len() / 2], settled[settled.len() * 99 / 100]);
+    late.extend(settled);
     late.sort();
     let part = |percent: usize| late[(late.len() * percent / 100).min(late.len() - 1)];
     println!("{} of 500: p50 {:?}, p99 {:?}, most {:?}", late.len(), part(50), part(99), part(100));

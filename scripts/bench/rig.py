@@ -5,6 +5,7 @@ a sync costs nothing).
 """
 import argparse
 import contextlib
+import ctypes
 import json
 import os
 import pathlib
@@ -28,14 +29,14 @@ TICK = os.sysconf("SC_CLK_TCK")
 
 # ---- building
 
-def build(benches=()):
-    """The gateway as it is shipped, the load generator (by rustc alone: it needs the standard library only), and, apart
-    from both because of the features of dev-dependencies, the benches named."""
+def build(benches=(), load=True):
+    """The gateway as it is shipped (or what the variable CHOWKI names), the load generator (by rustc alone: it needs the
+    standard library only), and, apart from both because of the features of dev-dependencies, the benches named."""
     OUT.mkdir(parents=True, exist_ok=True)
     if "CHOWKI" not in os.environ:
         run(["cargo", "build", "--release", "--bin", "chowki"])
     source = ROOT / "benches/load.rs"
-    if not LOAD.exists() or LOAD.stat().st_mtime < source.stat().st_mtime:
+    if load and (not LOAD.exists() or LOAD.stat().st_mtime < source.stat().st_mtime):
         run(["rustc", "--edition", "2024", "-O", "-o", LOAD, source])
     return {name: bench(name) for name in benches}
 
@@ -168,10 +169,11 @@ class Peers(contextlib.ExitStack):
         wait_for_port(port, "mosquitto")
         return process, port
 
-    def cameras(self, count):
-        """GStreamer's RTSP cameras, 1080p30 4 Mbit/s H.264 with G.711: their URLs without login."""
-        media = pathlib.Path.home() / ".cache/chowki-rig/media"
-        run(["sh", ROOT / "tests/rig/media.sh", media])
+    def cameras(self, count, media=None):
+        """GStreamer's RTSP cameras, 1080p30 4 Mbit/s H.264 with G.711, or what is in `media`: their URLs without login."""
+        if not media:
+            media = pathlib.Path.home() / ".cache/chowki-rig/media"
+            run(["sh", ROOT / "tests/rig/media.sh", media])
         urls = []
         # One such process serves two dozen at ease.
         while len(urls) < count:
@@ -181,6 +183,32 @@ class Peers(contextlib.ExitStack):
             wait_for_port(port, "cameras.py (./scripts/test installs what it needs)")
             urls += [f"rtsp://127.0.0.1:{port}/cam{i}" for i in range(some)]
         return urls
+
+    def janus(self, urls, buffered=False):
+        """A Janus whose streaming plugin shows these cameras as 1, 2, ...; no other plugin is loaded. `buffered`: with its
+        (experimental) buffer of the latest key frame. It is ready when this returns."""
+        program, library = shutil.which("janus"), next(pathlib.Path("/usr/lib").glob("*/janus"), None)
+        if not program or not library:
+            sys.exit("janus is not installed: scripts/install bench")
+        port, home = free_port(), self.dir / f"janus-{'buffered' if buffered else 'plain'}"
+        for folder, names in (("plugins", ["streaming"]), ("transports", ["websockets", "pfunix"]), ("events", []), ("loggers", [])):
+            (home / folder).mkdir(parents=True)
+            for name in names:
+                os.symlink(library / folder / f"libjanus_{name}.so", home / folder / f"libjanus_{name}.so")
+        folders = "\n".join(f'{name}_folder = "{home}/{name}"' for name in ("plugins", "transports", "events", "loggers"))
+        (home / "janus.jcfg").write_text(f'general: {{\nconfigs_folder = "{home}"\n{folders}\ndebug_level = 3\nsession_timeout = 0\n}}\n')
+        (home / "janus.transport.websockets.jcfg").write_text(f'general: {{\nws = true\nws_port = {port}\nws_ip = "127.0.0.1"\n}}\n')
+        (home / "janus.transport.pfunix.jcfg").write_text(f'general: {{\nenabled = true\npath = "{home}/socket"\ntype = "SOCK_SEQPACKET"\n}}\n')
+        points = (f'camera-{i}: {{\ntype = "rtsp"\nid = {i}\naudio = true\nvideo = true\nurl = "{url}"\nrtsp_user = "admin"\nrtsp_pwd = "test"\n'
+                  # It asks nothing of a camera that does not say its timeout, and is thrown out after a minute.
+                  f'rtsp_session_timeout = 20\nvideobufferkf = {str(buffered).lower()}\n}}\n' for i, url in enumerate(urls, 1))
+        (home / "janus.plugin.streaming.jcfg").write_text("general: {\nevents = false\n}\n" + "".join(points))
+        # It now and then dumps core at its end: there.
+        process = self.start([program, "-F", home], home.name, cwd=home)
+        wait_for_port(port, "janus")
+        # A camera's key frame comes at once here, and would not have room otherwise.
+        roomier(process.pid)
+        return Janus(process, port, home / "socket")
 
     def chowki(self, buttons=1, cameras=(), hq=None, evidence="", name="chowki", env=None, more=""):
         """A gateway of `buttons` buttons b0000... and these cameras (place, URL); it is ready when this returns."""
@@ -209,6 +237,14 @@ class Peers(contextlib.ExitStack):
                 sys.exit(f"chowki does not start:\n{(self.dir / f'{name}.log').read_text()[-3000:]}")
             time.sleep(0.05)
         return gateway
+
+
+class Janus:
+    """A Janus that runs: its WebSocket's port, and its socket for local callers."""
+
+    def __init__(self, process, port, path):
+        self.process, self.port, self.path = process, port, path
+        self.pid = process.pid
 
 
 class Chowki:
@@ -277,6 +313,37 @@ def cpu(pid):
 def rss(pid):
     """Resident memory in MB."""
     return next(int(l.split()[1]) for l in open(f"/proc/{pid}/status") if l.startswith("VmRSS")) * 1024 / 1e6
+
+
+def dropped(pid):
+    """Datagrams that the kernel could not put into a process's full sockets so far."""
+    inodes = set()
+    for link in pathlib.Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            inodes.add(os.readlink(link).removeprefix("socket:[").removesuffix("]"))
+    lines = [l.split() for name in ("udp", "udp6") for l in open(f"/proc/{pid}/net/{name}").readlines()[1:]]
+    return sum(int(fields[12]) for fields in lines if fields[9] in inodes)
+
+
+def roomier(pid, size=4 << 20):
+    """Gives a process's UDP sockets that much room for what it has not read yet, from outside: it cannot be told to."""
+    system, words = ctypes.CDLL(None, use_errno=True).syscall, [ctypes.c_long] * 4
+    system.argtypes = words
+    handle = os.pidfd_open(pid)
+    for link in pathlib.Path(f"/proc/{pid}/fd").iterdir():
+        # pidfd_getfd, which has one number on all architectures. What is closed by then is none of ours.
+        with contextlib.suppress(OSError):
+            if not os.readlink(link).startswith("socket:"):
+                continue
+        if (fd := system(438, handle, int(link.name), 0)) < 0:
+            continue
+        with socket.socket(fileno=fd) as one:
+            if one.type == socket.SOCK_DGRAM:
+                try:
+                    one.setsockopt(socket.SOL_SOCKET, 33, size)  # SO_RCVBUFFORCE: beyond the system's limit, as root
+                except OSError:
+                    one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
+    os.close(handle)
 
 
 def window(seconds, **groups):

@@ -1,7 +1,7 @@
 //! When somebody speaks: by how far a sound is above the noise of its place. Pure.
 //!
 //! The noise is what is left when nobody speaks, so its level follows at once downwards, and slowly upwards. A syllable's
-//! end is not the end of speaking: what is said goes on for [`HANGOVER`] after the last loud moment.
+//! end is not the end of speaking: that is a quarter of a second after the last loud moment.
 
 use std::time::Duration;
 

@@ -119,6 +119,10 @@ impl Backchannel {
         let knows = |method: &str| options.all("public").any(|all| all.split(',').any(|m| m.trim() == method));
         let question = if knows("GET_PARAMETER") { "GET_PARAMETER" } else { "OPTIONS" };
         let described = link.ask("DESCRIBE", url, &[REQUIRE, ("Accept", "application/sdp")]).await?;
+        // Option Not Supported: it does not know what a backchannel is.
+        if described.status == 551 {
+            return Err(Failed::Without { at: link.at, source: Without::Speaker });
+        }
         let described = link.accepted("DESCRIBE", described)?;
         let base = described.header("content-base").or_else(|| described.header("content-location")).unwrap_or(url);
         let speaker = sdp::speaker(&String::from_utf8_lossy(&described.body))
@@ -319,8 +323,12 @@ impl Link {
         let port = rtsp::parameter(given, "server_port").and_then(rtsp::first_of_pair::<u16>);
         let Some(port) = port else { return Err(Failed::Transport { at: self.at }) };
         let ip = rtsp::parameter(given, "source").and_then(|ip| ip.parse().ok()).unwrap_or(self.at.ip());
-        let connected = rtp.connect((ip, port)).await;
-        connected.map_err(|source| Failed::Broke { at: self.at, source })?;
+        let connected = async {
+            rtp.connect((ip, port)).await?;
+            // Until the runtime knows that it can be written, nothing would be sent.
+            rtp.writable().await
+        };
+        connected.await.map_err(|source| Failed::Broke { at: self.at, source })?;
         Ok(Path::Datagrams { rtp, _rtcp: rtcp })
     }
 

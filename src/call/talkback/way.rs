@@ -3,6 +3,7 @@
 use std::{io, net::SocketAddr, time::Duration};
 
 use tokio::{
+    io::Interest,
     net::UdpSocket,
     time::{sleep, timeout},
 };
@@ -103,12 +104,15 @@ impl Plain {
         let open = async {
             let socket = UdpSocket::bind(from).await?;
             socket.connect(at).await?;
+            // Until the runtime knows that it can be written, nothing would be sent.
+            socket.writable().await?;
             Ok(socket)
         };
         open.await.map(|socket| Self { socket, at }).map_err(|source| Failed::Connect { at, source })
     }
 
     fn send(&self, packet: &[u8]) -> Result<Sent, Failed> {
+        self.heard()?;
         match self.socket.try_send(packet) {
             Ok(_) => Ok(Sent::Yes),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Sent::Dropped),
@@ -116,21 +120,28 @@ impl Plain {
         }
     }
 
-    /// What came back: nothing that matters, or a complaint.
+    /// Whether somebody complained. What comes back otherwise matters to nobody.
     fn heard(&self) -> Result<(), Failed> {
-        let mut some = [0; 64];
-        match self.socket.try_recv(&mut some) {
-            Err(source) if source.kind() != io::ErrorKind::WouldBlock => Err(Failed::Nobody { at: self.at, source }),
-            _ => Ok(()),
-        }
+        let complaint = match self.socket.try_recv(&mut [0; 64]) {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => Some(error),
+            // A complaint alone does not make a socket readable.
+            _ => self.socket.take_error().unwrap_or_else(Some),
+        };
+        complaint.map_or(Ok(()), |source| Err(Failed::Nobody { at: self.at, source }))
     }
 
     async fn serve(&self) -> Failed {
-        let mut some = [0; 64];
         loop {
-            if let Err(source) = self.socket.recv(&mut some).await {
+            let ready = self.socket.ready(Interest::READABLE | Interest::ERROR).await;
+            if let Err(source) = ready {
                 return Failed::Nobody { at: self.at, source };
             }
+            if let Err(failed) = self.heard() {
+                return failed;
+            }
+            // Seen: wait for the next.
+            let none: io::Result<()> = Err(io::ErrorKind::WouldBlock.into());
+            let _ = self.socket.try_io(Interest::ERROR, || none);
         }
     }
 }
