@@ -13,22 +13,48 @@ use std::{path::PathBuf, process::Command};
 
 use gateway::Site;
 
-#[test]
-fn a_press_at_a_screen_is_answered_at_the_page_by_keyboard_alone() {
-    let Some(folder) = browser::scripts() else { return };
+/// A site with one unit, which has a screen.
+fn site() -> Site {
     let unit = "[button.unit]\nscreen = true\ntoken_file = \"screen.token\"\n";
-    let site = Site::new().secret("screen.token", "unit-token").button("b1", unit).window(5, 5);
+    Site::new().secret("screen.token", "unit-token").button("b1", unit).window(5, 5)
+}
+
+/// Runs `tests/page/{script}.mjs` at a gateway; every check is a line of what it says.
+fn look(site: &Site, script: &str, tokens: &[&str]) {
+    let Some(folder) = browser::scripts() else { return };
     let gateway = site.start();
-    let url = format!("http://127.0.0.1:{}", gateway.api);
-    let shots = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("together-shots");
+    let shots = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{script}-shots"));
     let run = Command::new("node")
-        .args(["together.mjs", &url])
+        .arg(format!("{script}.mjs"))
+        .arg(format!("http://127.0.0.1:{}", gateway.api))
         .arg(&shots)
         .args(["b1", "unit-token"])
+        .args(tokens)
         .current_dir(folder)
         .output()
         .unwrap();
     let said = format!("{}{}", String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
     assert!(run.status.success(), "screenshots are in {}\n{said}", shots.display());
     println!("{said}");
+}
+
+#[test]
+fn a_press_at_a_screen_is_answered_at_the_page_by_keyboard_alone() {
+    look(&site(), "together", &[]);
+}
+
+#[test]
+fn groups_ring_one_after_another_at_their_pages_and_a_supervisor_takes_the_floor() {
+    let client = |name: &str, role: &str, group: &str| {
+        format!(
+            "[[api.client]]\nname = \"{name}\"\nrole = \"{role}\"\ngroup = \"{group}\"\ntoken_file = \"{name}.token\"\n"
+        )
+    };
+    let clients = [("Ayesha", "operator", "operators"), ("Lubna", "operator", "leaders"), ("Saleem", "supervisor", "leaders")];
+    let tokens = clients.map(|(name, ..)| format!("{name}-0123456789abcdef"));
+    let calls = "[call]\ngroups = [\"operators\", \"leaders\"]\nescalate_after = \"5s\"\n[api]\n";
+    let site = clients.iter().zip(&tokens).fold(site().with(calls), |site, ((name, role, group), token)| {
+        site.secret(&format!("{name}.token"), token).with(&client(name, role, group))
+    });
+    look(&site, "groups", &tokens.each_ref().map(String::as_str));
 }
