@@ -50,7 +50,8 @@ fn groups_ring_one_after_another_at_their_pages_and_a_supervisor_takes_the_floor
             "[[api.client]]\nname = \"{name}\"\nrole = \"{role}\"\ngroup = \"{group}\"\ntoken_file = \"{name}.token\"\n"
         )
     };
-    let clients = [("Ayesha", "operator", "operators"), ("Lubna", "operator", "leaders"), ("Saleem", "supervisor", "leaders")];
+    let clients =
+        [("Ayesha", "operator", "operators"), ("Lubna", "operator", "leaders"), ("Saleem", "supervisor", "leaders")];
     let tokens = clients.map(|(name, ..)| format!("{name}-0123456789abcdef"));
     let calls = "[call]\ngroups = [\"operators\", \"leaders\"]\nescalate_after = \"5s\"\n[api]\n";
     let site = clients.iter().zip(&tokens).fold(site().with(calls), |site, ((name, role, group), token)| {
