@@ -195,7 +195,7 @@ const onChosen = (act) => () => desk.chosen && act(desk.chosen);
 const keys = {
   s: () => step('seen'), d: () => step('dispatched'), c: () => step('close'), ' ': () => panel.toggle(), ArrowLeft: () => panel.skip(-5000), ArrowRight: () => panel.skip(5000),
   p: () => panel.toPress(), l: () => panel.toLatest(), m: () => panel.mute(), v: () => panel.nextCamera(), Escape: () => choose(null),
-  i: onChosen(board.listen), t: onChosen((id) => board.talkDown(id)), h: onChosen((id) => board.hold(id)), o: onChosen((id) => board.handOver(id)), x: onChosen((id) => board.hangUp(id)), k: onChosen((id) => board.showLens(id)),
+  i: onChosen(board.listen), t: ({ timeStamp }) => desk.chosen && board.talkDown(desk.chosen, timeStamp), h: onChosen((id) => board.hold(id)), o: onChosen((id) => board.handOver(id)), x: onChosen((id) => board.hangUp(id)), k: onChosen((id) => board.showLens(id)),
   f: onChosen((id) => calls.isSupervisor && board.take(id)),
 };
 const always = {
@@ -222,9 +222,9 @@ document.addEventListener('keydown', (event) => {
   if (!act) return;
   event.preventDefault();
   if (event.repeat && /^[a-z]$/.test(key)) return;
-  act();
+  act(event);
 });
-document.addEventListener('keyup', (event) => letter(event) === 't' && board.talkUp());
+document.addEventListener('keyup', (event) => letter(event) === 't' && board.talkUp(event.timeStamp));
 addEventListener('blur', () => board.talkUp());
 
 $('operator').addEventListener('click', askOperator);

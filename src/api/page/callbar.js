@@ -84,9 +84,9 @@ export class CallBar {
       this.#board.talkUp();
     });
     talk.addEventListener('pointerdown', (event) => {
-      if (event.button === 0) this.#board.talkDown(this.#incident);
+      if (event.button === 0) this.#board.talkDown(this.#incident, event.timeStamp);
     });
-    for (const end of ['pointerup', 'pointerleave', 'pointercancel']) talk.addEventListener(end, () => this.#board.talkUp());
+    for (const end of ['pointerup', 'pointerleave', 'pointercancel']) talk.addEventListener(end, (event) => this.#board.talkUp(event.timeStamp));
     return talk;
   }
 

@@ -97,21 +97,21 @@ export class Switchboard {
     this.call?.mute(muted);
   }
 
-  /** T goes down: talks while it is held; a short press turns the microphone on or off. Without the floor it asks for it. */
-  talkDown(incident) {
+  /** T goes down at `at` (an event's time, however late it is dealt with): talks while it is held; a short press turns the microphone on or off. Without the floor it asks for it. */
+  talkDown(incident, at = performance.now()) {
     if (this.#talkKey || !this.isIn(incident)) return;
-    this.#talkKey = { at: performance.now(), muted: this.call.isMuted };
+    this.#talkKey = { at, muted: this.call.isMuted };
     if (!this.hasFloor(incident)) {
       this.take(incident);
       this.#talkKey = null;
     } else if (this.call.isMuted) this.call.mute(false);
   }
 
-  talkUp() {
+  talkUp(at = performance.now()) {
     const key = this.#talkKey;
     this.#talkKey = null;
     if (!key || !this.call || this.call.isOver) return;
-    const held = performance.now() - key.at > HELD_MS;
+    const held = at - key.at > HELD_MS;
     if (key.muted ? held : !held) this.call.mute(true);
   }
 
