@@ -39,7 +39,7 @@ export default {
     floor: 'Floor: {name}', you: 'you', listeners: 'Listening: {names}', nobody: 'nobody', youListen: 'You listen', silent: 'Your microphone sends no sound. Is it switched off?', muted: 'You are muted. Hold T to talk.',
     taken: '{name} has the floor now; you listen.', takenFirst: 'Somebody else has answered; you listen.', asListener: 'You listen. The call rings on until somebody can talk.',
     askHangUp: 'End the call for all?', askLeaveFirst: 'You are in another call. End that one and go to {button}?', to: 'Hand over to', party: '{name} (listening)', group: 'Group {group}', noOne: 'Nobody listens, and no other group is known.', handedOver: '{to} rings. You keep the floor until somebody answers.',
-    unitSpeaks: 'Unit speaks', operatorSpeaks: '{name} speaks', 
+    unitSpeaks: 'Unit speaks',
   },
   mic: {
     denied: 'This browser may not use the microphone. Click the sign beside the address, allow the microphone, and press T.',
