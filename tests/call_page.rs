@@ -6,7 +6,6 @@
 mod browser;
 #[path = "support/gateway.rs"]
 mod gateway;
-#[allow(dead_code, reason = "other tests use more of it")]
 mod support;
 
 use std::{path::PathBuf, process::Command};

@@ -15,6 +15,7 @@ use std::{
 };
 
 use chowki::{
+    call::talkback::{Prompt, Prompts},
     cli,
     config::{self, Code, DiskSpace, Fault, FileRead, Host, Loaded, Nowhere, Objects, Ports, Severity},
     district::inventory::{ButtonCredential, RecordPolicy, Voice},
@@ -558,6 +559,11 @@ fn with_certificates(dir: &Path) -> PathBuf {
     let config = installed("district.toml", dir);
     for name in ["broker", "api", "buttons-ca", "hq-ca"] {
         certificate(dir, name);
+    }
+    fs::create_dir_all(dir.join("prompts")).unwrap();
+    for prompt in Prompt::ALL {
+        let own = Prompts::default().file(prompt).clone();
+        fs::write(dir.join(format!("prompts/{prompt}.wav")), own).unwrap();
     }
     let text = fs::read_to_string(&config).unwrap();
     fs::write(&config, text.replace("/var/lib/chowki", dir.join("data").to_str().unwrap())).unwrap();
