@@ -15,7 +15,12 @@ use str0m::{
     rtp::RtpWrite,
 };
 
-use super::{codecs, line::Line, parcels::Parcels};
+use super::{
+    codecs,
+    line::Line,
+    link::{Level, Link, Report},
+    parcels::Parcels,
+};
 use crate::{
     host::clock,
     media::{
@@ -34,11 +39,27 @@ pub(super) struct Tap {
     pub parcels: Arc<Parcels>,
 }
 
+/// A camera's lighter stream, begun when it is asked for; ends when what comes with it is dropped.
+pub type Lighter = Box<dyn Fn() -> Option<(Arc<Ring>, Box<dyn Send>)> + Send>;
+
+/// The lighter stream of what is shown.
+struct Light {
+    reader: Reader,
+    parcels: Arc<Parcels>,
+    /// Its pictures are shown: until its first key frame those of the other are.
+    shown: bool,
+    _kept: Box<dyn Send>,
+}
+
 /// A ring on its way to one browser.
-#[derive(Debug)]
 pub(super) struct Feed {
     tap: Tap,
     reader: Reader,
+    lighter: Option<Lighter>,
+    light: Option<Light>,
+    link: Link,
+    /// Times that the browser lost its pictures.
+    plis: u64,
     video: Option<Out>,
     audio: Option<Out>,
     /// While this is set its sound is kept back.
@@ -49,6 +70,14 @@ pub(super) struct Feed {
     restarted: Instant,
 }
 
+/// What is read.
+#[derive(Debug)]
+pub(super) struct Next {
+    pub read: Read,
+    /// Of the lighter stream.
+    pub light: bool,
+}
+
 /// A track on its way to the browser.
 #[derive(Debug)]
 struct Out {
@@ -57,9 +86,22 @@ struct Out {
 }
 
 impl Feed {
-    pub fn new(tap: Tap, hushed: Option<Arc<AtomicBool>>) -> Self {
+    pub fn new(tap: Tap, hushed: Option<Arc<AtomicBool>>, lighter: Option<Lighter>) -> Self {
         let (reader, restarted) = (tap.ring.reader(Start::LastKey), clock::instant());
-        Self { tap, reader, video: None, audio: None, hushed, wants_key: true, restarted }
+        let link = Link::new(lighter.is_some());
+        Self {
+            tap,
+            reader,
+            lighter,
+            light: None,
+            link,
+            plis: 0,
+            video: None,
+            audio: None,
+            hushed,
+            wants_key: true,
+            restarted,
+        }
     }
 
     /// What its pictures are encoded in, where there are any yet.
@@ -89,13 +131,55 @@ impl Feed {
     }
 
     /// The next frame. Never where the browser has no stream for it.
-    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Read> {
-        if self.video.is_none() && self.audio.is_none() { Poll::Pending } else { self.reader.poll_next(cx) }
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
+        if self.video.is_none() && self.audio.is_none() {
+            return Poll::Pending;
+        }
+        if let Poll::Ready(read) = self.reader.poll_next(cx) {
+            return Poll::Ready(Next { read, light: false });
+        }
+        let light = self.light.as_mut().map_or(Poll::Pending, |light| light.reader.poll_next(cx));
+        light.map(|read| Next { read, light: true })
     }
 
     /// The next frame if it is there already.
-    pub fn try_next(&mut self) -> Option<Read> {
-        self.reader.try_next()
+    pub fn try_next(&mut self) -> Option<Next> {
+        let full = self.reader.try_next().map(|read| Next { read, light: false });
+        full.or_else(|| Some(Next { read: self.light.as_mut()?.reader.try_next()?, light: true }))
+    }
+
+    /// Whether its pictures go into that stream.
+    pub fn shows_in(&self, mid: Mid) -> bool {
+        self.video.as_ref().is_some_and(|out| out.mid == mid)
+    }
+
+    /// The lighter stream is no more.
+    pub fn light_ended(&mut self) {
+        (self.light, self.wants_key) = (None, true);
+    }
+
+    /// The browser reports how its link is, and how often it lost its pictures until now.
+    pub fn report(&mut self, plis: u64, loss: f32, round_trip: Option<Duration>) {
+        let broken = plis.saturating_sub(std::mem::replace(&mut self.plis, plis));
+        let report = Report { loss, round_trip, broken };
+        if !self.link.report(report, clock::mono()) {
+            return;
+        }
+        tracing::debug!(level = ?self.link.level(), ?report, "a browser's link");
+        if self.link.level() != Level::Light {
+            self.light = None;
+            self.wants_key = true;
+        } else if let Some((ring, kept)) = self.lighter.as_ref().and_then(|lighter| lighter()) {
+            let (reader, parcels) = (ring.reader(Start::LastKey), Arc::default());
+            self.light = Some(Light { reader, parcels, shown: false, _kept: kept });
+        }
+    }
+
+    /// Frames that the ring no longer has, or the lighter stream's. Nobody wants to see the oldest that is left.
+    pub fn skipped(&mut self, light: bool) {
+        if !light {
+            self.begin_anew();
+        }
     }
 
     /// The browser has nothing to decode from: it gets the ring's last key frame, and what came since.
@@ -113,11 +197,31 @@ impl Feed {
     }
 
     /// Gives a frame to the peer. Whether there is now something to send.
-    pub fn send(&mut self, rtc: &mut Rtc, frame: &Arc<Frame>, random: &mut fastrand::Rng) -> bool {
-        self.give(rtc, frame, random).is_some()
+    pub fn send(&mut self, rtc: &mut Rtc, frame: &Arc<Frame>, light: bool, random: &mut fastrand::Rng) -> bool {
+        self.is_wanted(frame, light) && self.give(rtc, frame, light, random).is_some()
     }
 
-    fn give(&mut self, rtc: &mut Rtc, frame: &Arc<Frame>, random: &mut fastrand::Rng) -> Option<()> {
+    /// Of two streams the sound of the full one, and the pictures of one of them.
+    fn is_wanted(&mut self, frame: &Frame, from_light: bool) -> bool {
+        let level = self.link.level();
+        if frame.track == Track::Audio {
+            return !from_light;
+        }
+        match &mut self.light {
+            Some(light) if from_light => {
+                if frame.key && !light.shown {
+                    light.shown = true;
+                    self.video.iter_mut().filter_map(|out| out.line.as_mut()).for_each(Line::cut);
+                }
+                light.shown
+            }
+            // Until the lighter one is there.
+            Some(light) => !light.shown && frame.key,
+            None => level == Level::Full || frame.key,
+        }
+    }
+
+    fn give(&mut self, rtc: &mut Rtc, frame: &Arc<Frame>, light: bool, random: &mut fastrand::Rng) -> Option<()> {
         let now = clock::mono();
         let pictures = frame.track == Track::Video;
         let kept_back = self.hushed.as_ref().is_some_and(|hushed| hushed.load(Relaxed));
@@ -126,7 +230,8 @@ impl Feed {
         }
         let out = if pictures { self.video.as_mut()? } else { self.audio.as_mut()? };
         let (pt, rate) = codecs::choose(rtc, out.mid, &frame.format)?;
-        let payloads = self.tap.parcels.of(frame)?;
+        let parcels = self.light.as_ref().filter(|_| light).map_or(&self.tap.parcels, |light| &light.parcels);
+        let payloads = parcels.of(frame)?;
         let line = out.line.get_or_insert_with(|| Line::new(rate, random));
         let stamp = line.stamp(frame, now, payloads.len());
         let sent = clock::instant();

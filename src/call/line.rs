@@ -47,6 +47,13 @@ impl Line {
         Self { rate, sequence: u64::from(random.u16(..1 << 15)), time: u64::from(random.u32(..)), last: None }
     }
 
+    /// What follows is of another stream, whose ticks say nothing beside those of the last one.
+    pub fn cut(&mut self) {
+        if let Some(last) = &mut self.last {
+            last.clock_rate = 0;
+        }
+    }
+
     /// Whether a frame is from before the viewer came or from a moment when it was behind.
     pub fn is_old(frame: &Frame, now: Mono) -> bool {
         now.since(frame.arrived) > OLD

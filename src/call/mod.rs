@@ -14,6 +14,7 @@ mod codecs;
 mod feed;
 mod inlet;
 pub mod line;
+pub mod link;
 mod parcels;
 mod session;
 mod socket;
@@ -36,16 +37,17 @@ use tokio::{
     sync::{oneshot, watch},
 };
 
+pub use self::{
+    feed::Lighter,
+    inlet::Inlet,
+    session::{Progress, Why},
+};
 use self::{
     feed::Tap,
     parcels::Parcels,
     session::{Session, Terms},
     socket::{Buffer, Socket},
     switchboard::Switchboard,
-};
-pub use self::{
-    inlet::Inlet,
-    session::{Progress, Why},
 };
 use crate::{
     host::{clock, scope::Scope, thread::Thread},
@@ -129,12 +131,14 @@ pub struct Answered {
 }
 
 /// What a browser is shown, and where what it sends goes.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Wanted {
     /// The rings that it is shown. Of its streams of each kind the first shows the first of them.
     pub shown: Vec<Arc<Ring>>,
     /// While this is set the sound of the first is kept back.
     pub hushed: Option<Arc<AtomicBool>>,
+    /// The lighter stream of the first, for a thin link.
+    pub lighter: Option<Lighter>,
     /// Where what it sends goes, and as whose.
     pub sends: Option<(Arc<Inlet>, u32)>,
 }
@@ -229,7 +233,7 @@ impl Calls {
             let tap = |ring| Tap { parcels: inner.parcels(&ring), ring };
             wanted.shown.into_iter().map(tap).collect()
         };
-        let terms = Terms { taps, hushed: wanted.hushed, inlet: wanted.sends };
+        let terms = Terms { taps, hushed: wanted.hushed, lighter: wanted.lighter, inlet: wanted.sends };
         let answered = Session::answer(offer, &candidates, shared.socket.clone(), &shared.board, terms);
         let (answer, session) = answered.inspect_err(|_| drop(shared.lock().sessions.remove(&id)))?;
         let (calls, ended, progress) = (self.clone(), id.clone(), session.progress());

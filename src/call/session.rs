@@ -16,12 +16,13 @@ use str0m::{
     media::{KeyframeRequestKind, MediaAdded},
     net::{Protocol, Receive},
     rtp::RtpPacket,
+    stats::MediaEgressStats,
 };
 use tokio::sync::{oneshot, watch};
 
 use super::{
     Refused, codecs,
-    feed::{Feed, Tap},
+    feed::{Feed, Lighter, Next, Tap},
     inlet::{Incoming, Inlet, Uptake},
     socket::{Outbox, Socket},
     switchboard::{Datagram, Plugged, Switchboard},
@@ -36,6 +37,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// One that says nothing for so long is lost. A browser says something all the time: it reports what it received each second,
 /// and looks every two to three whether we are there (RFC 7675). One that comes back begins a session of its own.
 const LOST: Duration = Duration::from_secs(5);
+/// How often the link is judged by what the browser reported.
+const REPORTS: Duration = Duration::from_secs(1);
 /// Bytes of old frames that go out at once, and the pause after them: a burst that is larger is lost in buffers.
 const BURST: usize = 96 * 1024;
 const PAUSE: Duration = Duration::from_millis(2);
@@ -68,6 +71,8 @@ pub(super) struct Terms {
     pub taps: Vec<Tap>,
     /// While this is set the sound of the first is kept back.
     pub hushed: Option<Arc<AtomicBool>>,
+    /// The lighter stream of the first, for a thin link.
+    pub lighter: Option<Lighter>,
     /// Where what it sends goes, as whose.
     pub inlet: Option<(Arc<Inlet>, u32)>,
 }
@@ -97,8 +102,8 @@ impl Session {
         board: &Arc<Switchboard>,
         terms: Terms,
     ) -> Result<(String, Self), Refused> {
-        let Terms { taps, mut hushed, inlet } = terms;
-        let feeds: Vec<_> = taps.into_iter().map(|tap| Feed::new(tap, hushed.take())).collect();
+        let Terms { taps, mut hushed, mut lighter, inlet } = terms;
+        let feeds: Vec<_> = taps.into_iter().map(|tap| Feed::new(tap, hushed.take(), lighter.take())).collect();
         let pictures = feeds.first().and_then(Feed::pictures);
         if let Some(codec) = pictures {
             codecs::agree(offer, codec)?;
@@ -162,7 +167,7 @@ impl Session {
                 () = &mut stopping => break Why::HungUp,
                 _ = &mut hung_up => break Why::HungUp,
                 Some(datagram) = self.plugged.inbox.recv() => self.received(&datagram),
-                (feed, read) = next(&mut self.feeds), if ready => self.read(feed, read),
+                (feed, next) = next(&mut self.feeds), if ready => self.read(feed, next),
                 () = tokio::time::sleep_until(wake.into()) => self.rtc.handle_input(Input::Timeout(clock::instant())),
             };
             if let Err(error) = turn {
@@ -207,7 +212,16 @@ impl Session {
                 asked.into_iter().for_each(Feed::asked_for_key);
             }
             Event::RtpPacket(packet) => self.packet(packet),
+            Event::MediaEgressStats(stats) => self.stats(&stats),
             _ => {}
+        }
+    }
+
+    /// What the browser reported of a stream, each second.
+    fn stats(&mut self, stats: &MediaEgressStats) {
+        let Some(feed) = self.feeds.iter_mut().find(|feed| feed.shows_in(stats.mid)) else { return };
+        if let Some(loss) = stats.loss {
+            feed.report(stats.plis, loss, stats.rtt);
         }
     }
 
@@ -253,21 +267,21 @@ impl Session {
     }
 
     /// Sends a frame and those that are there behind it, a burst at most.
-    fn read(&mut self, from: usize, read: Read) -> Result<(), RtcError> {
-        let (mut next, mut burst) = (Some(read), 0);
-        while let Some(read) = next {
+    fn read(&mut self, from: usize, first: Next) -> Result<(), RtcError> {
+        let (mut next, mut burst) = (Some(first), 0);
+        while let Some(Next { read, light }) = next {
             let Some(feed) = self.feeds.get_mut(from) else { return Ok(()) };
             match read {
                 Read::Frame(frame) => {
                     burst += frame.data.len();
-                    if feed.send(&mut self.rtc, &frame, &mut self.random) {
+                    if feed.send(&mut self.rtc, &frame, light, &mut self.random) {
                         self.drain()?;
                         self.rtc.handle_input(Input::Timeout(clock::instant()))?;
                         self.drain()?;
                     }
                 }
-                // Older than all that is kept: nobody wants to see that.
-                Read::Skipped(_) => feed.begin_anew(),
+                Read::Skipped(_) => feed.skipped(light),
+                Read::Ended if light => feed.light_ended(),
                 Read::Ended => {
                     self.rtc.disconnect();
                     return Ok(());
@@ -284,10 +298,10 @@ impl Session {
 }
 
 /// The next frame of any of them, the first one's before the others'.
-async fn next(feeds: &mut [Feed]) -> (usize, Read) {
+async fn next(feeds: &mut [Feed]) -> (usize, Next) {
     poll_fn(|cx| {
         let ready = |(i, feed): (usize, &mut Feed)| match feed.poll(cx) {
-            Poll::Ready(read) => Some((i, read)),
+            Poll::Ready(next) => Some((i, next)),
             Poll::Pending => None,
         };
         feeds.iter_mut().enumerate().find_map(ready).map_or(Poll::Pending, Poll::Ready)
@@ -305,4 +319,5 @@ fn config(h265: bool) -> RtcConfig {
         .enable_pcmu(true, false)
         .enable_pcma(true, false)
         .set_rtp_mode(true)
+        .set_stats_interval(Some(REPORTS))
 }

@@ -204,6 +204,7 @@ impl Exchange {
         let wanted = Wanted {
             shown: camera.into_iter().chain(voice).collect(),
             hushed,
+            lighter: event.camera.as_ref().and_then(|camera| shared.feeds.lighter(&camera.id)),
             sends: inlet.map(|inlet| (inlet, party)),
         };
         let answered = calls.begin(wanted, shared.feeds.hurry(), offer)?;
@@ -275,7 +276,7 @@ impl Exchange {
         let inlet = shared.feeds.screen(button).cloned();
         let voice = shared.feeds.voice(button).map(|inlet| inlet.ring().clone());
         let sends = inlet.as_ref().map(|inlet| (inlet.clone(), party));
-        let wanted = Wanted { shown: voice.into_iter().collect(), hushed: None, sends };
+        let wanted = Wanted { shown: voice.into_iter().collect(), sends, ..Wanted::default() };
         let answered = calls.begin(wanted, (), offer)?;
         let now = Screen { session: answered.session.clone(), connected: false };
         let before = shared.lock().screens.insert(button.clone(), now);

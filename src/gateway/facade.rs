@@ -122,7 +122,8 @@ impl Facade {
     /// [`Unwatched`], when it cannot have them.
     pub fn watch(&self, camera: &CameraId, offer: &str) -> Result<Answered, Unwatched> {
         let ring = self.0.feeds.ring(camera).ok_or_else(|| Unwatched::NoCamera(camera.clone()))?;
-        let wanted = Wanted { shown: vec![ring.clone()], ..Wanted::default() };
+        let lighter = self.0.feeds.lighter(camera);
+        let wanted = Wanted { shown: vec![ring.clone()], lighter, ..Wanted::default() };
         Ok(self.port()?.begin(wanted, self.0.feeds.hurry(), offer)?)
     }
 

@@ -5,8 +5,9 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::sync::mpsc;
 use tracing::warn;
 
+use super::lighter::LighterStreams;
 use crate::{
-    call::Inlet,
+    call::{Inlet, Lighter},
     camera::{self, CameraHandle},
     district::{
         call::UnitKind,
@@ -33,6 +34,7 @@ const VOICE: Limits = Limits { span: Duration::from_secs(10), bytes: 8 << 20 };
 pub struct Feeds {
     rings: Arc<HashMap<CameraId, Arc<Ring>>>,
     handles: Arc<Vec<CameraHandle>>,
+    lighter: LighterStreams,
     /// What operators say at each button.
     voices: Arc<HashMap<ButtonId, Arc<Inlet>>>,
     /// What units with a screen send.
@@ -71,12 +73,14 @@ impl Feeds {
         }
         let voice = |b: &Arc<Button>| (b.id.clone(), Inlet::new(Ring::new(VOICE)));
         let voices = inventory.buttons().iter().map(voice).collect();
+        let thread = thread.map(Arc::new);
         Self {
+            lighter: LighterStreams::new(sources(inventory), thread.clone(), scope),
             rings: Arc::new(rings),
             handles: Arc::new(handles),
             voices: Arc::new(voices),
             screens: Arc::new(screens),
-            thread: thread.map(Arc::new),
+            thread,
         }
     }
 
@@ -84,6 +88,11 @@ impl Feeds {
     #[cfg(test)]
     pub fn of(rings: impl IntoIterator<Item = (CameraId, Arc<Ring>)>) -> Self {
         Self { rings: Arc::new(rings.into_iter().collect()), ..Self::default() }
+    }
+
+    /// The way to a camera's lighter stream, where it has one.
+    pub fn lighter(&self, camera: &CameraId) -> Option<Lighter> {
+        self.lighter.of(camera)
     }
 
     /// What operators say at a button.

@@ -18,6 +18,7 @@ pub mod feeds;
 pub mod forwarder;
 pub mod hq;
 pub mod ledger;
+pub mod lighter;
 mod line;
 mod metrics;
 mod recorder;
