@@ -106,6 +106,11 @@ impl Uptake {
         Self { inlet, party, timeline: None, video, origins, sound: None, last_key: None, asked: None }
     }
 
+    /// Whether what it takes goes into the ring now.
+    pub fn fills(&self) -> bool {
+        self.timeline.is_some()
+    }
+
     /// Takes a packet.
     pub fn packet(&mut self, packet: Incoming) {
         let mine = self.inlet.holder.load(Relaxed) == self.party;

@@ -274,7 +274,9 @@ impl Session {
             match read {
                 Read::Frame(frame) => {
                     burst += frame.data.len();
-                    if feed.send(&mut self.rtc, &frame, light, &mut self.random) {
+                    // Nobody is sent her own voice.
+                    let own = from > 0 && self.uptake.as_ref().is_some_and(Uptake::fills);
+                    if !own && feed.send(&mut self.rtc, &frame, light, &mut self.random) {
                         self.drain()?;
                         self.rtc.handle_input(Input::Timeout(clock::instant()))?;
                         self.drain()?;

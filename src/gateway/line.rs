@@ -80,11 +80,15 @@ impl Line {
         let mut tick = tokio::time::interval(LISTEN);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut looked = clock::mono();
+        // Whether the operator is.
+        let mut heard = false;
         loop {
             let event = self.call.borrow_and_update().clone();
             if let Some(speaker) = &speaker {
                 let floor = event.call.state == CallState::Answered;
-                speaker.voice(self.feeds.voice(&self.button.id).filter(|_| floor).map(|inlet| inlet.ring().clone()));
+                if std::mem::replace(&mut heard, floor) != floor {
+                    speaker.voice(self.feeds.voice(&self.button.id).filter(|_| floor).map(|i| i.ring().clone()));
+                }
                 match announcer.next(&event.call, self.reached(&event), clock::mono()) {
                     Some(Order::Play(prompt, again)) => speaker.play(prompt, again),
                     Some(Order::Quiet) => speaker.quiet(),
