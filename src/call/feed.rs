@@ -1,10 +1,7 @@
 //! A ring on its way to one browser: its pictures and its sound, each in a stream of its own.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::{Arc, atomic::Ordering::Relaxed},
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -15,12 +12,12 @@ use str0m::{
     rtp::RtpWrite,
 };
 
-use super::{codecs, line::Line, parcels::Parcels};
+use super::{Shown, codecs, line::Line, parcels::Parcels};
 use crate::{
     host::clock,
     media::{
         frame::{Codec, Frame, Track},
-        ring::{Read, Reader, Ring, Start},
+        ring::{Read, Reader, Start},
     },
 };
 
@@ -30,7 +27,7 @@ const RESTART: Duration = Duration::from_secs(1);
 /// A ring, and the payloads of its frames that all who read it share.
 #[derive(Debug, Clone)]
 pub(super) struct Tap {
-    pub ring: Arc<Ring>,
+    pub shown: Shown,
     pub parcels: Arc<Parcels>,
 }
 
@@ -41,8 +38,6 @@ pub(super) struct Feed {
     reader: Reader,
     video: Option<Out>,
     audio: Option<Out>,
-    /// While this is set its sound is kept back.
-    hushed: Option<Arc<AtomicBool>>,
     /// Nothing can be decoded before the next key frame.
     wants_key: bool,
     /// When it last began at a key frame.
@@ -57,26 +52,26 @@ struct Out {
 }
 
 impl Feed {
-    pub fn new(tap: Tap, hushed: Option<Arc<AtomicBool>>) -> Self {
-        let (reader, restarted) = (tap.ring.reader(Start::LastKey), clock::instant());
-        Self { tap, reader, video: None, audio: None, hushed, wants_key: true, restarted }
+    pub fn new(tap: Tap) -> Self {
+        let (reader, restarted) = (tap.shown.ring.reader(Start::LastKey), clock::instant());
+        Self { tap, reader, video: None, audio: None, wants_key: true, restarted }
     }
 
     /// What its pictures are encoded in, where there are any yet.
     pub fn pictures(&self) -> Option<Codec> {
-        match self.tap.ring.reader(Start::LastKey).try_next() {
+        match self.tap.shown.ring.reader(Start::LastKey).try_next() {
             Some(Read::Frame(frame)) if frame.track == Track::Video => Some(frame.format.codec),
             _ => None,
         }
     }
 
-    /// Takes one of the browser's streams, when it has none of that kind yet. Whether it did.
+    /// Takes one of the browser's streams, when it gives such and has none of that kind yet. Whether it did.
     pub fn take(&mut self, kind: MediaKind, mid: Mid) -> bool {
-        let out = match kind {
-            MediaKind::Video => &mut self.video,
-            MediaKind::Audio => &mut self.audio,
+        let (track, out) = match kind {
+            MediaKind::Video => (Track::Video, &mut self.video),
+            MediaKind::Audio => (Track::Audio, &mut self.audio),
         };
-        let free = out.is_none();
+        let free = out.is_none() && self.tap.shown.only.is_none_or(|only| only == track);
         if free {
             *out = Some(Out { mid, line: None });
         }
@@ -101,7 +96,7 @@ impl Feed {
     /// The browser has nothing to decode from: it gets the ring's last key frame, and what came since.
     pub fn begin_anew(&mut self) {
         self.restarted = clock::instant();
-        self.reader = self.tap.ring.reader(Start::LastKey);
+        self.reader = self.tap.shown.ring.reader(Start::LastKey);
         self.wants_key = true;
     }
 
@@ -120,7 +115,7 @@ impl Feed {
     fn give(&mut self, rtc: &mut Rtc, frame: &Arc<Frame>, random: &mut fastrand::Rng) -> Option<()> {
         let now = clock::mono();
         let pictures = frame.track == Track::Video;
-        let kept_back = self.hushed.as_ref().is_some_and(|hushed| hushed.load(Relaxed));
+        let kept_back = self.tap.shown.hushed.as_ref().is_some_and(|hushed| hushed.load(Relaxed));
         if pictures && self.wants_key && !frame.key || !pictures && (kept_back || Line::is_old(frame, now)) {
             return None;
         }
@@ -142,5 +137,28 @@ impl Feed {
         }
         self.wants_key &= !pictures;
         Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::ring::{Limits, Ring};
+
+    fn feed(only: Option<Track>) -> Feed {
+        let ring = Ring::new(Limits { span: Duration::from_secs(1), bytes: 1 << 20 });
+        Feed::new(Tap { shown: Shown { only, ..Shown::of(ring) }, parcels: Arc::default() })
+    }
+
+    #[test]
+    fn a_stream_goes_to_the_first_ring_that_gives_such_and_has_none() {
+        // A camera whose sound is heard from another ring, that ring, and the voice of who has the floor.
+        let mut feeds = [feed(Some(Track::Video)), feed(Some(Track::Audio)), feed(None)];
+        let mut taker = |kind, mid: &str| feeds.iter_mut().position(|feed| feed.take(kind, mid.into()));
+        assert_eq!(taker(MediaKind::Audio, "0"), Some(1));
+        assert_eq!(taker(MediaKind::Video, "1"), Some(0));
+        assert_eq!(taker(MediaKind::Audio, "2"), Some(2));
+        assert_eq!(taker(MediaKind::Video, "3"), Some(2));
+        assert_eq!(taker(MediaKind::Audio, "4"), None);
     }
 }

@@ -5,7 +5,7 @@
 
 use std::{
     future::poll_fn,
-    sync::{Arc, atomic::AtomicBool},
+    sync::Arc,
     task::Poll,
     time::{Duration, Instant},
 };
@@ -64,10 +64,8 @@ pub enum Why {
 
 /// What a browser is shown, and where what it sends goes.
 pub(super) struct Terms {
-    /// The rings that it is shown: of its streams of each kind the first shows the first of them.
+    /// The rings that it is shown: of its streams of each kind the first shows the first of them that gives such.
     pub taps: Vec<Tap>,
-    /// While this is set the sound of the first is kept back.
-    pub hushed: Option<Arc<AtomicBool>>,
     /// Where what it sends goes, as whose.
     pub inlet: Option<(Arc<Inlet>, u32)>,
 }
@@ -97,8 +95,8 @@ impl Session {
         board: &Arc<Switchboard>,
         terms: Terms,
     ) -> Result<(String, Self), Refused> {
-        let Terms { taps, mut hushed, inlet } = terms;
-        let feeds: Vec<_> = taps.into_iter().map(|tap| Feed::new(tap, hushed.take())).collect();
+        let Terms { taps, inlet } = terms;
+        let feeds: Vec<_> = taps.into_iter().map(Feed::new).collect();
         let pictures = feeds.first().and_then(Feed::pictures);
         if let Some(codec) = pictures {
             codecs::agree(offer, codec)?;

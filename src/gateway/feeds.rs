@@ -1,12 +1,17 @@
 //! Every camera's ring and the session that fills it: masts and units alike.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use tokio::sync::mpsc;
 use tracing::warn;
 
+use super::sound::Sounds;
 use crate::{
-    call::Inlet,
+    call::{Inlet, Shown},
     camera::{self, CameraHandle},
     district::{
         call::UnitKind,
@@ -19,7 +24,10 @@ use crate::{
         scope::Scope,
         thread::{Hurry, Thread},
     },
-    media::ring::{Limits, Ring},
+    media::{
+        frame::{Codec, Track},
+        ring::{Limits, Ring},
+    },
 };
 
 /// Kept beyond what evidence asks for, so that a press finds its whole window although it takes a moment to arrive.
@@ -37,6 +45,8 @@ pub struct Feeds {
     voices: Arc<HashMap<ButtonId, Arc<Inlet>>>,
     /// What units with a screen send.
     screens: Arc<HashMap<ButtonId, Arc<Inlet>>>,
+    /// What is heard of cameras whose sound browsers do not take.
+    sounds: Option<Sounds>,
     /// What the sessions run on; their scope ends before it.
     thread: Option<Arc<Thread>>,
 }
@@ -71,12 +81,14 @@ impl Feeds {
         }
         let voice = |b: &Arc<Button>| (b.id.clone(), Inlet::new(Ring::new(VOICE)));
         let voices = inventory.buttons().iter().map(voice).collect();
+        let thread = thread.map(Arc::new);
         Self {
+            sounds: Some(Sounds::new(thread.clone(), scope.clone())),
             rings: Arc::new(rings),
             handles: Arc::new(handles),
             voices: Arc::new(voices),
             screens: Arc::new(screens),
-            thread: thread.map(Arc::new),
+            thread,
         }
     }
 
@@ -110,6 +122,16 @@ impl Feeds {
         self.rings.get(camera)
     }
 
+    /// A camera as a browser is shown it, its sound kept back while `hushed` is set. What the camera sends is looked at now:
+    /// one that changes to AAC is heard by who comes after that.
+    pub fn shown(&self, camera: &CameraId, hushed: Option<Arc<AtomicBool>>) -> Option<Vec<Shown>> {
+        let ring = self.ring(camera)?;
+        let all = Shown { hushed, ..Shown::of(ring.clone()) };
+        let Some(sounds) = self.sounds.as_ref().filter(|_| may_be_aac(ring)) else { return Some(vec![all]) };
+        let sound = Shown { ring: sounds.of(camera, ring), only: Some(Track::Audio), ..all.clone() };
+        Some(vec![Shown { only: Some(Track::Video), ..all }, sound])
+    }
+
     /// Every camera's ring, in no order.
     pub fn rings(&self) -> impl Iterator<Item = (&CameraId, &Arc<Ring>)> {
         self.rings.iter()
@@ -128,6 +150,14 @@ impl Feeds {
     /// Every camera's session.
     pub fn handles(&self) -> &[CameraHandle] {
         &self.handles
+    }
+}
+
+/// Whether a ring's sound is AAC, which browsers do not take, or nothing has come yet to know it by.
+fn may_be_aac(ring: &Ring) -> bool {
+    match ring.newest_of(Track::Audio) {
+        Some(frame) => frame.format.codec == Codec::Aac,
+        None => ring.newest().is_none(),
     }
 }
 
