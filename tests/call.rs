@@ -292,6 +292,22 @@ fn over_a_line_that_loses_and_delays_both_are_heard() {
 /// Tones of operators, and one that nobody sends.
 const TONES: [f64; 3] = [700.0, 1000.0, 1400.0];
 
+fn who_listens_hears_a_unit_that_sends_aac_and_beside_it_who_has_the_floor() {
+    let rig = cameras_with(0, 0, &[]);
+    let url = format!("rtsp://127.0.0.1:{}/aac", rig.port);
+    let unit = format!("[button.unit]\nurl = \"{url}\"\nusername = \"admin\"\npassword_file = \"cameras.password\"\n");
+    let site = Site::new().secret("cameras.password", "test").button("b1", &unit).window(5, 5);
+    let gateway = site.start();
+    gateway.cameras_live(1, SOON);
+    let Some(mut parties) = Parties::of(gateway.api) else { return };
+    let incident = press(&gateway);
+    parties.let_do(json!({"do": "join", "who": "Ayesha", "incident": incident, "tone": 1000}));
+    until_call(&gateway, "answered");
+    parties.let_do(json!({"do": "join", "who": "Bilal", "incident": incident, "as": "listen"}));
+    parties.until("Bilal", "hears both", |seen| frames(seen) > 15 && hears(seen, 0, 440) && hears(seen, 1, 1000));
+    parties.until("Ayesha", "hears the unit", |seen| hears(seen, 0, 440));
+}
+
 #[test]
 fn unanswered_the_next_group_rings_and_headquarters_is_told() {
     let site = with_screen().with("[call]\ngroups = [\"operators\", \"shift-leaders\"]\nescalate_after = \"1s\"\n");

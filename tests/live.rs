@@ -65,6 +65,32 @@ fn a_browser_is_shown_the_last_key_frame_at_once_and_is_with_the_camera_from_the
 }
 
 #[test]
+fn a_camera_that_sends_aac_is_heard_by_all_who_watch_it() {
+    let rig = cameras(0, 1);
+    let site = Site::new().buttons(1).camera("cam", 10, &format!("rtsp://127.0.0.1:{}/aac", rig.port)).window(10, 5);
+    let gateway = site.start();
+    gateway.cameras_live(1, Duration::from_secs(5));
+    let seen = std::thread::scope(|scope| {
+        let watchers = [4, 6].map(|seconds| {
+            scope.spawn({
+                let gateway = &gateway;
+                move || watch(gateway, "cam", seconds, &[])
+            })
+        });
+        watchers.map(|watcher| watcher.join().unwrap())
+    });
+    for seen in seen.into_iter().flatten() {
+        assert!(count(&seen, "video", "framesDecoded") > 60, "{seen}");
+        let (hertz, loud) = (seen["loudest"]["hz"].as_u64().unwrap(), seen["loudest"]["db"].as_i64().unwrap());
+        assert!(hertz.abs_diff(440) < 10 && loud > -60, "{seen}");
+        // Three seconds and more, of which little is made up by the browser.
+        assert!(count(&seen, "audio", "totalSamplesReceived") > 3 * 48_000, "{seen}");
+        assert_eq!(count(&seen, "audio", "packetsLost"), 0, "{seen}");
+    }
+    assert!(sessions(&gateway));
+}
+
+#[test]
 fn another_client_than_a_browser_decodes_the_pictures_and_hears_the_tone() {
     let rig = cameras(0, 1);
     let site = Site::new().buttons(1).camera("cam", 10, &format!("rtsp://127.0.0.1:{}/cam0", rig.port)).window(10, 5);

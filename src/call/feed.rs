@@ -1,10 +1,8 @@
 //! A ring on its way to one browser: its pictures and its sound, each in a stream of its own.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    fmt,
+    sync::{Arc, atomic::Ordering::Relaxed},
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -16,7 +14,7 @@ use str0m::{
 };
 
 use super::{
-    codecs,
+    Shown, codecs,
     line::Line,
     link::{Level, Link, Report},
     parcels::Parcels,
@@ -35,12 +33,26 @@ const RESTART: Duration = Duration::from_secs(1);
 /// A ring, and the payloads of its frames that all who read it share.
 #[derive(Debug, Clone)]
 pub(super) struct Tap {
-    pub ring: Arc<Ring>,
+    pub shown: Shown,
     pub parcels: Arc<Parcels>,
 }
 
-/// A camera's lighter stream, begun when it is asked for; ends when what comes with it is dropped.
-pub type Lighter = Box<dyn Fn() -> Option<(Arc<Ring>, Box<dyn Send>)> + Send>;
+/// A camera's lighter stream, begun when it is asked for; it goes on while its ring is held.
+#[derive(Clone)]
+pub struct Lighter(Arc<dyn Fn() -> Arc<Ring> + Send + Sync>);
+
+impl Lighter {
+    /// One that `begin` begins, or finds begun.
+    pub fn new(begin: impl Fn() -> Arc<Ring> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(begin))
+    }
+}
+
+impl fmt::Debug for Lighter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Lighter(..)")
+    }
+}
 
 /// The lighter stream of what is shown.
 struct Light {
@@ -48,22 +60,18 @@ struct Light {
     parcels: Arc<Parcels>,
     /// Its pictures are shown: until its first key frame those of the other are.
     shown: bool,
-    _kept: Box<dyn Send>,
 }
 
 /// A ring on its way to one browser.
 pub(super) struct Feed {
     tap: Tap,
     reader: Reader,
-    lighter: Option<Lighter>,
     light: Option<Light>,
     link: Link,
     /// Times that the browser lost its pictures.
     plis: u64,
     video: Option<Out>,
     audio: Option<Out>,
-    /// While this is set its sound is kept back.
-    hushed: Option<Arc<AtomicBool>>,
     /// Nothing can be decoded before the next key frame.
     wants_key: bool,
     /// When it last began at a key frame.
@@ -86,39 +94,32 @@ struct Out {
 }
 
 impl Feed {
-    pub fn new(tap: Tap, hushed: Option<Arc<AtomicBool>>, lighter: Option<Lighter>) -> Self {
-        let (reader, restarted) = (tap.ring.reader(Start::LastKey), clock::instant());
-        let link = Link::new(lighter.is_some());
-        Self {
-            tap,
-            reader,
-            lighter,
-            light: None,
-            link,
-            plis: 0,
-            video: None,
-            audio: None,
-            hushed,
-            wants_key: true,
-            restarted,
-        }
+    pub fn new(tap: Tap) -> Self {
+        let (reader, restarted) = (tap.shown.ring.reader(Start::LastKey), clock::instant());
+        let link = Link::new(tap.shown.lighter.is_some());
+        Self { tap, reader, light: None, link, plis: 0, video: None, audio: None, wants_key: true, restarted }
     }
 
     /// What its pictures are encoded in, where there are any yet.
     pub fn pictures(&self) -> Option<Codec> {
-        match self.tap.ring.reader(Start::LastKey).try_next() {
+        match self.tap.shown.ring.reader(Start::LastKey).try_next() {
             Some(Read::Frame(frame)) if frame.track == Track::Video => Some(frame.format.codec),
             _ => None,
         }
     }
 
-    /// Takes one of the browser's streams, when it has none of that kind yet. Whether it did.
+    /// The ring.
+    pub fn ring(&self) -> &Arc<Ring> {
+        &self.tap.shown.ring
+    }
+
+    /// Takes one of the browser's streams, when it gives such and has none of that kind yet. Whether it did.
     pub fn take(&mut self, kind: MediaKind, mid: Mid) -> bool {
-        let out = match kind {
-            MediaKind::Video => &mut self.video,
-            MediaKind::Audio => &mut self.audio,
+        let (track, out) = match kind {
+            MediaKind::Video => (Track::Video, &mut self.video),
+            MediaKind::Audio => (Track::Audio, &mut self.audio),
         };
-        let free = out.is_none();
+        let free = out.is_none() && self.tap.shown.only.is_none_or(|only| only == track);
         if free {
             *out = Some(Out { mid, line: None });
         }
@@ -169,9 +170,9 @@ impl Feed {
         if self.link.level() != Level::Light {
             self.light = None;
             self.wants_key = true;
-        } else if let Some((ring, kept)) = self.lighter.as_ref().and_then(|lighter| lighter()) {
-            let (reader, parcels) = (ring.reader(Start::LastKey), Arc::default());
-            self.light = Some(Light { reader, parcels, shown: false, _kept: kept });
+        } else if let Some(Lighter(begin)) = &self.tap.shown.lighter {
+            let (reader, parcels) = (begin().reader(Start::LastKey), Arc::default());
+            self.light = Some(Light { reader, parcels, shown: false });
         }
     }
 
@@ -185,7 +186,7 @@ impl Feed {
     /// The browser has nothing to decode from: it gets the ring's last key frame, and what came since.
     pub fn begin_anew(&mut self) {
         self.restarted = clock::instant();
-        self.reader = self.tap.ring.reader(Start::LastKey);
+        self.reader = self.tap.shown.ring.reader(Start::LastKey);
         self.wants_key = true;
     }
 
@@ -224,7 +225,7 @@ impl Feed {
     fn give(&mut self, rtc: &mut Rtc, frame: &Arc<Frame>, light: bool, random: &mut fastrand::Rng) -> Option<()> {
         let now = clock::mono();
         let pictures = frame.track == Track::Video;
-        let kept_back = self.hushed.as_ref().is_some_and(|hushed| hushed.load(Relaxed));
+        let kept_back = self.tap.shown.hushed.as_ref().is_some_and(|hushed| hushed.load(Relaxed));
         if pictures && self.wants_key && !frame.key || !pictures && (kept_back || Line::is_old(frame, now)) {
             return None;
         }
@@ -247,5 +248,28 @@ impl Feed {
         }
         self.wants_key &= !pictures;
         Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::ring::{Limits, Ring};
+
+    fn feed(only: Option<Track>) -> Feed {
+        let ring = Ring::new(Limits { span: Duration::from_secs(1), bytes: 1 << 20 });
+        Feed::new(Tap { shown: Shown { only, ..Shown::of(ring) }, parcels: Arc::default() })
+    }
+
+    #[test]
+    fn a_stream_goes_to_the_first_ring_that_gives_such_and_has_none() {
+        // A camera whose sound is heard from another ring, that ring, and the voice of who has the floor.
+        let mut feeds = [feed(Some(Track::Video)), feed(Some(Track::Audio)), feed(None)];
+        let mut taker = |kind, mid: &str| feeds.iter_mut().position(|feed| feed.take(kind, mid.into()));
+        assert_eq!(taker(MediaKind::Audio, "0"), Some(1));
+        assert_eq!(taker(MediaKind::Video, "1"), Some(0));
+        assert_eq!(taker(MediaKind::Audio, "2"), Some(2));
+        assert_eq!(taker(MediaKind::Video, "3"), Some(2));
+        assert_eq!(taker(MediaKind::Audio, "4"), None);
     }
 }

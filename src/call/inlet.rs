@@ -106,9 +106,9 @@ impl Uptake {
         Self { inlet, party, timeline: None, video, origins, sound: None, last_key: None, asked: None }
     }
 
-    /// Whether what it takes goes into the ring now.
-    pub fn fills(&self) -> bool {
-        self.timeline.is_some()
+    /// Whether what it takes goes into that ring now.
+    pub fn fills(&self, ring: &Arc<Ring>) -> bool {
+        self.timeline.is_some() && Arc::ptr_eq(&self.inlet.ring, ring)
     }
 
     /// Takes a packet.

@@ -6,7 +6,7 @@
 //! datagrams ──> socket ──> switchboard ──> session                                  socket ──> browser
 //! ```
 //!
-//! Nothing is transcoded. A viewer begins with the ring's last key frame, and is with the camera from then on: see
+//! Nothing is transcoded here. A viewer begins with the ring's last key frame, and is with the camera from then on: see
 //! [`mod@line`]. One that is slow misses frames until the next key frame; the ring, and everybody else, never notices.
 
 pub mod announce;
@@ -51,7 +51,10 @@ use self::{
 };
 use crate::{
     host::{clock, scope::Scope, thread::Thread},
-    media::{frame::Codec, ring::Ring},
+    media::{
+        frame::{Codec, Track},
+        ring::Ring,
+    },
 };
 
 /// How browsers reach us.
@@ -130,15 +133,31 @@ pub struct Answered {
     pub progress: watch::Receiver<Progress>,
 }
 
+/// A ring that a browser is shown.
+#[derive(Debug, Clone)]
+pub struct Shown {
+    /// The ring.
+    pub ring: Arc<Ring>,
+    /// The one track of it that is shown. None: both.
+    pub only: Option<Track>,
+    /// While this is set its sound is kept back.
+    pub hushed: Option<Arc<AtomicBool>>,
+    /// Its lighter stream, for a thin link.
+    pub lighter: Option<Lighter>,
+}
+
+impl Shown {
+    /// All of a ring.
+    pub fn of(ring: Arc<Ring>) -> Self {
+        Self { ring, only: None, hushed: None, lighter: None }
+    }
+}
+
 /// What a browser is shown, and where what it sends goes.
 #[derive(Default)]
 pub struct Wanted {
-    /// The rings that it is shown. Of its streams of each kind the first shows the first of them.
-    pub shown: Vec<Arc<Ring>>,
-    /// While this is set the sound of the first is kept back.
-    pub hushed: Option<Arc<AtomicBool>>,
-    /// The lighter stream of the first, for a thin link.
-    pub lighter: Option<Lighter>,
+    /// The rings that it is shown. Of its streams of each kind the first shows the first of them that gives such.
+    pub shown: Vec<Shown>,
     /// Where what it sends goes, and as whose.
     pub sends: Option<(Arc<Inlet>, u32)>,
 }
@@ -230,10 +249,10 @@ impl Calls {
                 return Err(Refused::Full(shared.settings.sessions));
             }
             inner.sessions.insert(id.clone(), hang_up);
-            let tap = |ring| Tap { parcels: inner.parcels(&ring), ring };
+            let tap = |shown: Shown| Tap { parcels: inner.parcels(&shown.ring), shown };
             wanted.shown.into_iter().map(tap).collect()
         };
-        let terms = Terms { taps, hushed: wanted.hushed, lighter: wanted.lighter, inlet: wanted.sends };
+        let terms = Terms { taps, inlet: wanted.sends };
         let answered = Session::answer(offer, &candidates, shared.socket.clone(), &shared.board, terms);
         let (answer, session) = answered.inspect_err(|_| drop(shared.lock().sessions.remove(&id)))?;
         let (calls, ended, progress) = (self.clone(), id.clone(), session.progress());

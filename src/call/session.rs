@@ -5,7 +5,7 @@
 
 use std::{
     future::poll_fn,
-    sync::{Arc, atomic::AtomicBool},
+    sync::Arc,
     task::Poll,
     time::{Duration, Instant},
 };
@@ -22,7 +22,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::{
     Refused, codecs,
-    feed::{Feed, Lighter, Next, Tap},
+    feed::{Feed, Next, Tap},
     inlet::{Incoming, Inlet, Uptake},
     socket::{Outbox, Socket},
     switchboard::{Datagram, Plugged, Switchboard},
@@ -67,12 +67,8 @@ pub enum Why {
 
 /// What a browser is shown, and where what it sends goes.
 pub(super) struct Terms {
-    /// The rings that it is shown: of its streams of each kind the first shows the first of them.
+    /// The rings that it is shown: of its streams of each kind the first shows the first of them that gives such.
     pub taps: Vec<Tap>,
-    /// While this is set the sound of the first is kept back.
-    pub hushed: Option<Arc<AtomicBool>>,
-    /// The lighter stream of the first, for a thin link.
-    pub lighter: Option<Lighter>,
     /// Where what it sends goes, as whose.
     pub inlet: Option<(Arc<Inlet>, u32)>,
 }
@@ -102,8 +98,8 @@ impl Session {
         board: &Arc<Switchboard>,
         terms: Terms,
     ) -> Result<(String, Self), Refused> {
-        let Terms { taps, mut hushed, mut lighter, inlet } = terms;
-        let feeds: Vec<_> = taps.into_iter().map(|tap| Feed::new(tap, hushed.take(), lighter.take())).collect();
+        let Terms { taps, inlet } = terms;
+        let feeds: Vec<_> = taps.into_iter().map(Feed::new).collect();
         let pictures = feeds.first().and_then(Feed::pictures);
         if let Some(codec) = pictures {
             codecs::agree(offer, codec)?;
@@ -275,7 +271,7 @@ impl Session {
                 Read::Frame(frame) => {
                     burst += frame.data.len();
                     // Nobody is sent her own voice.
-                    let own = from > 0 && self.uptake.as_ref().is_some_and(Uptake::fills);
+                    let own = self.uptake.as_ref().is_some_and(|uptake| uptake.fills(feed.ring()));
                     if !own && feed.send(&mut self.rtc, &frame, light, &mut self.random) {
                         self.drain()?;
                         self.rtc.handle_input(Input::Timeout(clock::instant()))?;

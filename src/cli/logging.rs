@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
 
 /// Crates below us that say at `info` what only their authors need.
-const QUIET: &str = "info,rumqttd=warn,rumqttc=warn,retina=warn,str0m=error,sled=warn,object_store=warn";
+const QUIET: &str = "info,rumqttd=warn,rumqttc=warn,retina=warn,str0m=error,sled=warn,object_store=warn,symphonia=off";
 
 /// Begins logging. `to_file`: everything goes there instead, where a terminal is drawn on.
 pub fn start(to_file: Option<std::fs::File>) {

@@ -14,7 +14,7 @@ use tracing::info;
 
 use super::{board::Board, feeds::Feeds, line, work::Work};
 use crate::{
-    call::{Answered, Calls, Inlet, Progress, Refused, SessionId, Wanted, Why, state::Input, talkback::Prompts},
+    call::{Answered, Calls, Inlet, Progress, Refused, SessionId, Shown, Wanted, Why, state::Input, talkback::Prompts},
     district::{
         call::{CallEvent, CallState, Party, UnitKind},
         camera::{CameraReport, CameraState},
@@ -196,17 +196,13 @@ impl Exchange {
         let shared = &self.0;
         let party = shared.parties.fetch_add(1, Relaxed);
         let button = &event.button.id;
-        let camera = event.camera.as_ref().and_then(|c| shared.feeds.ring(&c.id).cloned());
         let inlet = shared.feeds.voice(button).cloned();
-        let voice = inlet.as_ref().map(|inlet| inlet.ring().clone());
+        let voice = inlet.as_ref().map(|inlet| Shown::of(inlet.ring().clone()));
         let half_duplex = shared.inventory.button(button).is_some_and(|b| b.half_duplex);
         let hushed = shared.lock().lines.get(button).filter(|_| half_duplex).map(|line| line.hushed.clone());
-        let wanted = Wanted {
-            shown: camera.into_iter().chain(voice).collect(),
-            hushed,
-            lighter: event.camera.as_ref().and_then(|camera| shared.feeds.lighter(&camera.id)),
-            sends: inlet.map(|inlet| (inlet, party)),
-        };
+        let camera = event.camera.as_ref().and_then(|c| shared.feeds.shown(&c.id, hushed)).unwrap_or_default();
+        let shown = camera.into_iter().chain(voice).collect();
+        let wanted = Wanted { shown, sends: inlet.map(|inlet| (inlet, party)) };
         let answered = calls.begin(wanted, shared.feeds.hurry(), offer)?;
         let operator =
             Operator { incident: joining.incident, party, supervisor: joining.supervisor, hung_up: Arc::default() };
@@ -274,9 +270,9 @@ impl Exchange {
         let shared = &self.0;
         let party = shared.parties.fetch_add(1, Relaxed);
         let inlet = shared.feeds.screen(button).cloned();
-        let voice = shared.feeds.voice(button).map(|inlet| inlet.ring().clone());
+        let voice = shared.feeds.voice(button).map(|inlet| Shown::of(inlet.ring().clone()));
         let sends = inlet.as_ref().map(|inlet| (inlet.clone(), party));
-        let wanted = Wanted { shown: voice.into_iter().collect(), sends, ..Wanted::default() };
+        let wanted = Wanted { shown: voice.into_iter().collect(), sends };
         let answered = calls.begin(wanted, (), offer)?;
         let now = Screen { session: answered.session.clone(), connected: false };
         let before = shared.lock().screens.insert(button.clone(), now);

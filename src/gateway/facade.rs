@@ -121,10 +121,8 @@ impl Facade {
     /// # Errors
     /// [`Unwatched`], when it cannot have them.
     pub fn watch(&self, camera: &CameraId, offer: &str) -> Result<Answered, Unwatched> {
-        let ring = self.0.feeds.ring(camera).ok_or_else(|| Unwatched::NoCamera(camera.clone()))?;
-        let lighter = self.0.feeds.lighter(camera);
-        let wanted = Wanted { shown: vec![ring.clone()], lighter, ..Wanted::default() };
-        Ok(self.port()?.begin(wanted, self.0.feeds.hurry(), offer)?)
+        let shown = self.0.feeds.shown(camera, None).ok_or_else(|| Unwatched::NoCamera(camera.clone()))?;
+        Ok(self.port()?.begin(Wanted { shown, sends: None }, self.0.feeds.hurry(), offer)?)
     }
 
     /// Ends a live session. Whether there was one of that name.

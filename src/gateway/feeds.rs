@@ -1,13 +1,17 @@
 //! Every camera's ring and the session that fills it: masts and units alike.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use tokio::sync::mpsc;
 use tracing::warn;
 
-use super::lighter::LighterStreams;
+use super::{lighter::LighterStreams, sound::Sounds};
 use crate::{
-    call::{Inlet, Lighter},
+    call::{Inlet, Shown},
     camera::{self, CameraHandle},
     district::{
         call::UnitKind,
@@ -20,7 +24,10 @@ use crate::{
         scope::Scope,
         thread::{Hurry, Thread},
     },
-    media::ring::{Limits, Ring},
+    media::{
+        frame::{Codec, Track},
+        ring::{Limits, Ring},
+    },
 };
 
 /// Kept beyond what evidence asks for, so that a press finds its whole window although it takes a moment to arrive.
@@ -39,6 +46,8 @@ pub struct Feeds {
     voices: Arc<HashMap<ButtonId, Arc<Inlet>>>,
     /// What units with a screen send.
     screens: Arc<HashMap<ButtonId, Arc<Inlet>>>,
+    /// What is heard of cameras whose sound browsers do not take.
+    sounds: Option<Sounds>,
     /// What the sessions run on; their scope ends before it.
     thread: Option<Arc<Thread>>,
 }
@@ -76,6 +85,7 @@ impl Feeds {
         let thread = thread.map(Arc::new);
         Self {
             lighter: LighterStreams::new(sources(inventory), thread.clone(), scope),
+            sounds: Some(Sounds::new(thread.clone(), scope.clone())),
             rings: Arc::new(rings),
             handles: Arc::new(handles),
             voices: Arc::new(voices),
@@ -88,11 +98,6 @@ impl Feeds {
     #[cfg(test)]
     pub fn of(rings: impl IntoIterator<Item = (CameraId, Arc<Ring>)>) -> Self {
         Self { rings: Arc::new(rings.into_iter().collect()), ..Self::default() }
-    }
-
-    /// The way to a camera's lighter stream, where it has one.
-    pub fn lighter(&self, camera: &CameraId) -> Option<Lighter> {
-        self.lighter.of(camera)
     }
 
     /// What operators say at a button.
@@ -119,6 +124,16 @@ impl Feeds {
         self.rings.get(camera)
     }
 
+    /// A camera as a browser is shown it, its sound kept back while `hushed` is set. What the camera sends is looked at now:
+    /// one that changes to AAC is heard by who comes after that.
+    pub fn shown(&self, camera: &CameraId, hushed: Option<Arc<AtomicBool>>) -> Option<Vec<Shown>> {
+        let ring = self.ring(camera)?;
+        let all = Shown { hushed, lighter: self.lighter.of(camera), ..Shown::of(ring.clone()) };
+        let Some(sounds) = self.sounds.as_ref().filter(|_| may_be_aac(ring)) else { return Some(vec![all]) };
+        let sound = Shown { ring: sounds.of(camera, ring), only: Some(Track::Audio), lighter: None, ..all.clone() };
+        Some(vec![Shown { only: Some(Track::Video), ..all }, sound])
+    }
+
     /// Every camera's ring, in no order.
     pub fn rings(&self) -> impl Iterator<Item = (&CameraId, &Arc<Ring>)> {
         self.rings.iter()
@@ -137,6 +152,14 @@ impl Feeds {
     /// Every camera's session.
     pub fn handles(&self) -> &[CameraHandle] {
         &self.handles
+    }
+}
+
+/// Whether a ring's sound is AAC, which browsers do not take, or nothing has come yet to know it by.
+fn may_be_aac(ring: &Ring) -> bool {
+    match ring.newest_of(Track::Audio) {
+        Some(frame) => frame.format.codec == Codec::Aac,
+        None => ring.newest().is_none(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -20,11 +20,11 @@ use crate::{
 /// What a viewer that comes needs: the last key frame, and what came since.
 const KEPT: Limits = Limits { span: Duration::from_secs(1), bytes: 8 << 20 };
 
-/// A stream that nobody watches is read for so long still: who leaves often comes back.
-const LINGERS: Duration = Duration::from_secs(10);
+/// How often it is looked whether anybody watches. Who comes back before nobody did at two looks finds it going on.
+const LOOK: Duration = Duration::from_secs(5);
 
-/// How often it is looked whether anybody watches.
-const LOOK: Duration = Duration::from_secs(1);
+/// Who has a ring that nobody watches: the list of them, its session, and the task that ends it.
+const OURS: usize = 3;
 
 /// How long a session has to say good-bye.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -36,14 +36,9 @@ pub struct LighterStreams(Arc<Shared>);
 #[derive(Default)]
 struct Shared {
     sources: HashMap<CameraId, Source>,
-    running: Mutex<HashMap<CameraId, Weak<Stream>>>,
+    rings: Mutex<HashMap<CameraId, Arc<Ring>>>,
     scope: Option<Scope>,
     thread: Option<Arc<Thread>>,
-}
-
-/// A stream that is read as long as anybody holds it.
-struct Stream {
-    ring: Arc<Ring>,
 }
 
 impl LighterStreams {
@@ -58,60 +53,64 @@ impl LighterStreams {
             Some((id, Source { url, sub_url: None, ..source }))
         };
         let sources = cameras.into_iter().filter_map(light).collect();
-        Self(Arc::new(Shared { sources, running: Mutex::default(), scope: Some(scope.clone()), thread }))
+        Self(Arc::new(Shared { sources, rings: Mutex::default(), scope: Some(scope.clone()), thread }))
     }
 
     /// The way to a camera's lighter stream. None: it has none.
     pub fn of(&self, camera: &CameraId) -> Option<Lighter> {
-        self.0.sources.contains_key(camera).then(|| {
-            let (streams, camera) = (self.clone(), camera.clone());
-            Box::new(move || {
-                let stream = streams.begin(&camera)?;
-                Some((stream.ring.clone(), Box::new(stream) as Box<dyn Send>))
-            }) as Lighter
-        })
+        let (source, scope) = (self.0.sources.get(camera)?.clone(), self.0.scope.clone()?);
+        let (streams, camera) = (self.clone(), camera.clone());
+        Some(Lighter::new(move || streams.begin(&camera, &source, &scope)))
     }
 
-    fn begin(&self, camera: &CameraId) -> Option<Arc<Stream>> {
-        let (source, scope) = (self.0.sources.get(camera)?, self.0.scope.as_ref()?);
-        let mut running = self.0.running.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(stream) = running.get(camera).and_then(Weak::upgrade) {
-            return Some(stream);
+    fn begin(&self, camera: &CameraId, source: &Source, scope: &Scope) -> Arc<Ring> {
+        let mut rings = self.lock();
+        if let Some(ring) = rings.get(camera) {
+            return ring.clone();
         }
-        let stream = Arc::new(Stream { ring: Ring::new(KEPT) });
-        running.insert(camera.clone(), Arc::downgrade(&stream));
-        let (camera, source, stopping) = (camera.clone(), source.clone(), scope.stopping());
-        let (streams, kept, inside) = (self.clone(), stream.clone(), scope.child("lighter stream"));
-        let _thread = self.0.thread.as_ref().map(|thread| thread.enter());
-        scope.spawn("lighter stream", async move {
-            info!(%camera, "a link is thin: reading the lighter stream");
-            let (reports, mut told) = mpsc::channel(4);
-            camera::start(camera.clone(), source, kept.ring.clone(), reports, camera::Settings::default(), &inside);
-            tokio::pin!(stopping);
-            let mut alone = Duration::ZERO;
-            while alone < LINGERS || !streams.forget(&camera, &kept) {
-                tokio::select! {
-                    () = &mut stopping => break,
-                    Some(report) = told.recv() => debug!(%camera, state = ?report.state, "the lighter stream"),
-                    () = tokio::time::sleep(LOOK) => {
-                        // We hold it too.
-                        alone = if Arc::strong_count(&kept) > 1 { Duration::ZERO } else { alone + LOOK };
+        let ring = Ring::new(KEPT);
+        rings.insert(camera.clone(), ring.clone());
+        let _inside = self.0.thread.as_ref().map(|thread| thread.enter());
+        let task = self.clone().keep(camera.clone(), source.clone(), ring.clone(), scope.clone());
+        scope.spawn("lighter stream", task);
+        ring
+    }
+
+    async fn keep(self, camera: CameraId, source: Source, ring: Arc<Ring>, scope: Scope) {
+        info!(%camera, "a link is thin: reading the lighter stream");
+        let (stopping, inside) = (scope.stopping(), scope.child("lighter stream"));
+        tokio::pin!(stopping);
+        let (reports, mut told) = mpsc::channel(4);
+        camera::start(camera.clone(), source, ring.clone(), reports, camera::Settings::default(), &inside);
+        let mut alone = false;
+        loop {
+            tokio::select! {
+                () = &mut stopping => break,
+                Some(report) = told.recv() => debug!(%camera, state = ?report.state, "the lighter stream"),
+                () = tokio::time::sleep(LOOK) => {
+                    if self.ends(&camera, &ring, &mut alone) {
+                        break;
                     }
                 }
             }
-            kept.ring.end();
-            inside.shutdown(PATIENCE).await;
-        });
-        Some(stream)
+        }
+        ring.end();
+        inside.shutdown(PATIENCE).await;
     }
 
-    /// Lets go of a stream, unless somebody has taken it up again meanwhile.
-    fn forget(&self, camera: &CameraId, stream: &Arc<Stream>) -> bool {
-        let mut running = self.0.running.lock().unwrap_or_else(PoisonError::into_inner);
-        let nobody = Arc::strong_count(stream) == 1;
-        if nobody {
-            running.remove(camera);
+    /// Whether nobody watched at two looks: then it is forgotten, and whoever comes begins it anew.
+    fn ends(&self, camera: &CameraId, ring: &Arc<Ring>, alone: &mut bool) -> bool {
+        let mut rings = self.lock();
+        let nobody = Arc::strong_count(ring) <= OURS;
+        let ends = nobody && std::mem::replace(alone, nobody);
+        *alone = nobody;
+        if ends {
+            rings.remove(camera);
         }
-        nobody
+        ends
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<CameraId, Arc<Ring>>> {
+        self.0.rings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

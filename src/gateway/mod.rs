@@ -25,6 +25,7 @@ mod recorder;
 pub mod recorders;
 mod settings;
 pub mod shelf;
+mod sound;
 mod status;
 pub mod tls;
 pub mod watchdog;

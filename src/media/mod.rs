@@ -1,6 +1,7 @@
 //! Floor 0, pure: encoded media. Frames as cameras send them, the ring that keeps the last of them, CMAF fragments,
 //! audio for players, playlists and manifests, RTP payloads.
 
+pub mod aac;
 pub mod assembly;
 mod boxes;
 pub mod conceal;

@@ -1,4 +1,4 @@
-//! G.711 sound as Opus (RFC 6716), since no player takes G.711 in MP4. Pure.
+//! Sound as Opus (RFC 6716): G.711, since no player takes it in MP4, and what [`super::aac`] decodes. Pure.
 //!
 //! Packets of 20 ms with exact times on Opus's 48 kHz clock. The encoder delays sound by its lookahead; packets are
 //! dated earlier by as much, so that what is heard at a time is what was captured then (RFC 7845 section 4.2, pre-skip).
@@ -15,20 +15,20 @@ use super::{
 
 /// Samples a second of G.711.
 const RATE: u32 = 8_000;
-/// Samples in a packet of 20 ms.
-const PACKET: usize = 160;
-/// Opus ticks in a sample of G.711.
-const TICKS: i64 = 6;
+/// Opus ticks a second, whatever it encodes (RFC 7587 section 4.1).
+const CLOCK: u32 = 48_000;
+/// Packets a second: of 20 ms each.
+const PACKETS: u32 = 50;
 /// Bits a second: more than transparent for the telephone's 4 kHz, and nothing beside the pictures.
-const BITRATE: i32 = 32_000;
-/// Encoder effort, 0 to 10. The least: every camera of an incident pays for it, and 32 kbit/s are plenty for 4 kHz.
+const TELEPHONE: i32 = 32_000;
+/// The same for one channel of up to 20 kHz.
+const WIDE: i32 = 48_000;
+/// Encoder effort, 0 to 10. The least: every camera of an incident pays for it, and the bits are plenty.
 const COMPLEXITY: i32 = 0;
 /// No packet of 20 ms is longer (RFC 6716 section 3.4).
 const MAX_PACKET: usize = 1275;
-/// A camera's timestamps may be off by this many samples (40 ms) before the sound is moved to where they say.
-const TOLERANCE: i64 = 320;
-/// A hole of up to this many samples (1 s) is filled with silence; at a longer one the sound begins anew.
-const FILL: i64 = 8_000;
+/// A camera's timestamps may be off by a second divided by this (40 ms) before the sound is moved to where they say.
+const TOLERANCE: i64 = 25;
 
 /// Why sound cannot be made into Opus.
 #[derive(Debug, thiserror::Error)]
@@ -69,15 +69,15 @@ impl Transcoder {
         }
         let mut out = Vec::new();
         let mut stream = match self.stream.take() {
-            Some(stream) if stream.timeline == frame.timeline && stream.off(frame) <= FILL => stream,
+            Some(stream) if stream.goes_on_with(frame) => stream,
             other => {
                 if let Some(mut old) = other {
                     old.pad(&mut out)?;
                 }
-                Stream::new(frame)?
+                Stream::new(frame, RATE, 0)?
             }
         };
-        stream.push(frame, table, &mut out)?;
+        stream.push(frame, frame.data.iter().map(|code| table[usize::from(*code)]), &mut out)?;
         self.stream = Some(stream);
         Ok(out)
     }
@@ -92,17 +92,19 @@ impl Transcoder {
     }
 }
 
-/// An unbroken stretch of sound.
+/// An unbroken stretch of sound of one channel.
 #[derive(Debug)]
-struct Stream {
+pub(super) struct Stream {
     encoder: Encoder,
     format: Arc<Format>,
     timeline: u32,
-    /// The encoder's delay in samples.
-    lookahead: i64,
+    /// Samples a second.
+    rate: u32,
+    /// By how many samples what comes out is late.
+    late: i64,
     /// Samples not yet in a packet.
     samples: Vec<i16>,
-    /// Where the sample after those stands, in the camera's ticks.
+    /// Where the sample after those stands, counted in samples from the camera's zero.
     next: i64,
     lost: u16,
     /// The newest frame, for its dates.
@@ -110,64 +112,83 @@ struct Stream {
 }
 
 impl Stream {
-    fn new(first: &Arc<Frame>) -> Result<Self, OpusError> {
-        let mut encoder = Encoder::new(RATE, Channels::Mono, Application::Audio)?;
-        encoder.set_bitrate(Bitrate::Bits(BITRATE))?;
+    /// Begins with `first`. `rate`: of the samples that will be given, one that Opus knows. They come `late` samples late.
+    pub fn new(first: &Arc<Frame>, rate: u32, late: usize) -> Result<Self, OpusError> {
+        let mut encoder = Encoder::new(rate, Channels::Mono, Application::Audio)?;
+        encoder.set_bitrate(Bitrate::Bits(if rate > RATE { WIDE } else { TELEPHONE }))?;
         encoder.set_complexity(COMPLEXITY)?;
-        let lookahead = i64::from(encoder.get_lookahead()?.clamp(0, RATE as i32));
+        let late = i64::from(encoder.get_lookahead()?.clamp(0, rate as i32)) + late as i64;
         Ok(Self {
             encoder,
-            format: Arc::new(format((lookahead * TICKS) as u16)),
+            format: Arc::new(format((late * i64::from(CLOCK / rate)) as u16, rate)),
             timeline: first.timeline,
-            lookahead,
-            samples: Vec::with_capacity(2 * PACKET),
-            next: first.ticks,
+            rate,
+            late,
+            samples: Vec::with_capacity((2 * rate / PACKETS) as usize),
+            next: place(first, rate),
             lost: 0,
             newest: first.clone(),
         })
     }
 
-    /// How many samples are missing before this frame; negative where it repeats some.
-    fn off(&self, frame: &Frame) -> i64 {
-        frame.ticks - self.next
+    /// Whether a frame belongs to this stretch: after more than a second of nothing another one begins.
+    pub fn goes_on_with(&self, frame: &Frame) -> bool {
+        self.timeline == frame.timeline && self.off(frame) <= i64::from(self.rate)
     }
 
-    fn push(&mut self, frame: &Arc<Frame>, table: &[i16; 256], out: &mut Vec<Arc<Frame>>) -> Result<(), OpusError> {
-        let mut codes: &[u8] = &frame.data;
-        let off = self.off(frame);
-        if off > TOLERANCE {
+    /// How many samples are missing before this frame; negative where it repeats some.
+    fn off(&self, frame: &Frame) -> i64 {
+        place(frame, self.rate) - self.next
+    }
+
+    /// Takes the samples of a frame. A hole before it is filled with silence.
+    pub fn push(
+        &mut self,
+        frame: &Arc<Frame>,
+        samples: impl Iterator<Item = i16>,
+        out: &mut Vec<Arc<Frame>>,
+    ) -> Result<(), OpusError> {
+        let (off, tolerance) = (self.off(frame), i64::from(self.rate) / TOLERANCE);
+        if off > tolerance {
             self.samples.resize(self.samples.len() + off as usize, 0);
             self.next += off;
-        } else if off < -TOLERANCE {
-            // Already heard: left out.
-            codes = codes.get(off.unsigned_abs() as usize..).unwrap_or_default();
         }
-        self.samples.extend(codes.iter().map(|c| table[usize::from(*c)]));
-        self.next += codes.len() as i64;
+        // Already heard: left out.
+        let heard = if off < -tolerance { off.unsigned_abs() as usize } else { 0 };
+        let before = self.samples.len();
+        self.samples.extend(samples.skip(heard));
+        self.next += (self.samples.len() - before) as i64;
         self.lost = self.lost.saturating_add(frame.lost_before);
         self.newest = frame.clone();
         self.encode(out)
     }
 
     fn pad(&mut self, out: &mut Vec<Arc<Frame>>) -> Result<(), OpusError> {
-        let missing = (PACKET - self.samples.len() % PACKET) % PACKET;
+        let packet = self.packet();
+        let missing = (packet - self.samples.len() % packet) % packet;
         self.samples.resize(self.samples.len() + missing, 0);
         self.next += missing as i64;
         self.encode(out)
     }
 
+    /// Samples in a packet.
+    fn packet(&self) -> usize {
+        (self.rate / PACKETS) as usize
+    }
+
     fn encode(&mut self, out: &mut Vec<Arc<Frame>>) -> Result<(), OpusError> {
-        let first = self.next - self.samples.len() as i64;
-        let whole = self.samples.len() / PACKET * PACKET;
-        for (i, samples) in self.samples[..whole].chunks_exact(PACKET).enumerate() {
+        let (packet, rate) = (self.packet(), i64::from(self.rate));
+        let (first, newest) = (self.next - self.samples.len() as i64, place(&self.newest, self.rate));
+        let whole = self.samples.len() / packet * packet;
+        for (i, samples) in self.samples[..whole].chunks_exact(packet).enumerate() {
             let mut packet = [0; MAX_PACKET];
             let length = self.encoder.encode(samples, &mut packet)?;
-            let at = first + (i * PACKET) as i64 - self.lookahead;
+            let at = first + (i * samples.len()) as i64 - self.late;
             out.push(Arc::new(Frame {
                 track: Track::Audio,
                 timeline: self.timeline,
-                ticks: at * TICKS,
-                captured: self.newest.captured.shifted((at - self.newest.ticks) * 1_000_000 / i64::from(RATE)),
+                ticks: at * (i64::from(CLOCK) / rate),
+                captured: self.newest.captured.shifted((at - newest) * 1_000_000 / rate),
                 arrived: self.newest.arrived,
                 key: true,
                 lost_before: std::mem::take(&mut self.lost),
@@ -180,19 +201,24 @@ impl Stream {
     }
 }
 
+/// Where a frame stands, counted in samples from the camera's zero.
+fn place(frame: &Frame, rate: u32) -> i64 {
+    (frame.ticks * i64::from(rate)).div_euclid(i64::from(frame.format.clock_rate.max(1)))
+}
+
 /// Opus as a browser sends it: two channels at 48 kHz, nothing to skip.
 pub fn stereo() -> Format {
-    let [r0, r1, r2, r3] = 48_000_u32.to_le_bytes();
-    Format { channels: 2, config: Bytes::copy_from_slice(&[1, 2, 0, 0, r0, r1, r2, r3, 0, 0, 0]), ..format(0) }
+    let [r0, r1, r2, r3] = CLOCK.to_le_bytes();
+    Format { channels: 2, config: Bytes::copy_from_slice(&[1, 2, 0, 0, r0, r1, r2, r3, 0, 0, 0]), ..format(0, CLOCK) }
 }
 
 /// Opus, one channel; the configuration is the body of `OpusHead` (RFC 7845 section 5.1).
-fn format(pre_skip: u16) -> Format {
+fn format(pre_skip: u16, rate: u32) -> Format {
     let [p0, p1] = pre_skip.to_le_bytes();
-    let [r0, r1, r2, r3] = RATE.to_le_bytes();
+    let [r0, r1, r2, r3] = rate.to_le_bytes();
     Format {
         codec: Codec::Opus,
-        clock_rate: 48_000,
+        clock_rate: CLOCK,
         width: 0,
         height: 0,
         channels: 1,
@@ -299,7 +325,8 @@ mod tests {
             prop_assert!(out.windows(2).all(|w| w[1].ticks - w[0].ticks >= 960));
             let last = out.last().unwrap();
             // Each resynchronisation leaves the packets within tolerance of the camera's own time.
-            prop_assert!((last.ticks + 960 + 312 - at * 6).abs() <= (TOLERANCE + PACKET as i64) * 6);
+            let slack = i64::from(RATE) / TOLERANCE + i64::from(RATE / PACKETS);
+            prop_assert!((last.ticks + 960 + 312 - at * 6).abs() <= slack * 6);
             prop_assert!(out.iter().all(|f| f.captured.micros() == 1_000_000_000 + (f.ticks / 6) * 125));
         }
     }

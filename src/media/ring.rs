@@ -128,6 +128,11 @@ impl Ring {
         self.lock().frames.back().map(|f| f.arrived)
     }
 
+    /// The newest frame of a track that is kept.
+    pub fn newest_of(&self, track: Track) -> Option<Arc<Frame>> {
+        self.lock().frames.iter().rev().find(|f| f.track == track).cloned()
+    }
+
     /// A reader from `start`. Where nothing is kept yet it begins with the first frame that comes.
     pub fn reader(self: &Arc<Self>, start: Start) -> Reader {
         let inner = self.lock();

@@ -45,7 +45,12 @@ const seen = await page.evaluate(async ({ url, seconds, crash }) => {
   const peer = new RTCPeerConnection();
   const video = Object.assign(document.createElement('video'), { muted: true, autoplay: true, srcObject: new MediaStream() });
   document.body.append(video);
-  peer.ontrack = ({ track }) => video.srcObject.addTrack(track);
+  const context = new AudioContext({ sampleRate: 48000 });
+  const analyser = Object.assign(context.createAnalyser(), { fftSize: 8192, smoothingTimeConstant: 0 });
+  peer.ontrack = ({ track }) => {
+    video.srcObject.addTrack(track);
+    if (track.kind === 'audio') context.createMediaStreamSource(new MediaStream([track])).connect(analyser);
+  };
   peer.addTransceiver('audio', { direction: 'recvonly' });
   peer.addTransceiver('video', { direction: 'recvonly' });
   // How long each picture was held between its arrival and its display.
@@ -68,12 +73,16 @@ const seen = await page.evaluate(async ({ url, seconds, crash }) => {
   await new Promise((done) => setTimeout(done, seconds * 1000));
   if (crash) return { status: answered.status, frames: held.length };
   const result = { status: answered.status, times, size: [video.videoWidth, video.videoHeight] };
+  const bins = new Float32Array(analyser.frequencyBinCount);
+  analyser.getFloatFrequencyData(bins);
+  const loudest = bins.reduce((best, value, i) => (value > bins[best] ? i : best), 0);
+  result.loudest = { hz: Math.round((loudest * context.sampleRate) / analyser.fftSize), db: Math.round(bins[loudest]) };
   const half = held.slice(held.length / 2).sort((a, b) => a - b);
   result.held_ms = half[Math.floor(half.length / 2)];
   for (const one of (await peer.getStats()).values()) {
     if (one.type !== 'inbound-rtp') continue;
-    const { packetsReceived, packetsLost, framesDecoded, keyFramesDecoded, nackCount, pliCount, totalSamplesReceived, freezeCount } = one;
-    result[one.kind] = { packetsReceived, packetsLost, framesDecoded, keyFramesDecoded, nackCount, pliCount, totalSamplesReceived, freezeCount };
+    const { packetsReceived, packetsLost, framesDecoded, keyFramesDecoded, nackCount, pliCount, totalSamplesReceived, concealedSamples, freezeCount } = one;
+    result[one.kind] = { packetsReceived, packetsLost, framesDecoded, keyFramesDecoded, nackCount, pliCount, totalSamplesReceived, concealedSamples, freezeCount };
   }
   const session = answered.headers.get('location');
   const end = async () => (await fetch(session, { method: 'DELETE' })).status;
