@@ -25,6 +25,7 @@ use super::{
     inlet::{Incoming, Inlet, Uptake},
     socket::{Outbox, Socket},
     switchboard::{Datagram, Plugged, Switchboard},
+    tcp::Wires,
 };
 use crate::{
     host::clock,
@@ -72,10 +73,17 @@ pub(super) struct Terms {
     pub inlet: Option<(Arc<Inlet>, u32)>,
 }
 
+/// What all sessions send by.
+#[derive(Debug, Clone)]
+pub(super) struct Ways {
+    pub udp: Arc<Socket>,
+    pub tcp: Arc<Wires>,
+}
+
 /// A session before it runs.
 pub(super) struct Session {
     rtc: Rtc,
-    socket: Arc<Socket>,
+    ways: Ways,
     plugged: Plugged,
     feeds: Vec<Feed>,
     uptake: Option<Uptake>,
@@ -93,7 +101,7 @@ impl Session {
     pub fn answer(
         offer: &str,
         candidates: &[Candidate],
-        socket: Arc<Socket>,
+        ways: Ways,
         board: &Arc<Switchboard>,
         terms: Terms,
     ) -> Result<(String, Self), Refused> {
@@ -114,7 +122,7 @@ impl Session {
         let answer = rtc.sdp_api().accept_offer(offer).map_err(|e| Refused::Offer(e.to_string()))?;
         let mut session = Self {
             rtc,
-            socket,
+            ways,
             plugged: board.plug(name),
             feeds,
             uptake: inlet.map(|(inlet, party)| Uptake::new(inlet, party)),
@@ -185,10 +193,13 @@ impl Session {
         loop {
             match self.rtc.poll_output()? {
                 Output::Timeout(at) => {
-                    self.outbox.flush(&self.socket);
+                    self.outbox.flush(&self.ways.udp);
                     return Ok(at);
                 }
-                Output::Transmit(t) => self.outbox.push(&self.socket, t.source.ip(), t.destination, &t.contents),
+                Output::Transmit(t) if t.proto == Protocol::Tcp => {
+                    self.ways.tcp.send(t.source, t.destination, &t.contents);
+                }
+                Output::Transmit(t) => self.outbox.push(&self.ways.udp, t.source.ip(), t.destination, &t.contents),
                 Output::Event(event) => self.event(event),
             }
         }
@@ -239,9 +250,9 @@ impl Session {
     }
 
     fn received(&mut self, datagram: &Datagram) -> Result<(), RtcError> {
-        let Datagram { at, from, to, bytes } = datagram;
+        let Datagram { at, protocol, from, to, bytes } = datagram;
         // What cannot be understood is nobody's.
-        let Ok(receive) = Receive::new(Protocol::Udp, *from, *to, bytes) else { return Ok(()) };
+        let Ok(receive) = Receive::new(*protocol, *from, *to, bytes) else { return Ok(()) };
         let input = Input::Receive(*at, receive);
         if !self.rtc.accepts(&input) {
             return Ok(());
