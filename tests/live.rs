@@ -10,7 +10,8 @@ mod mqtt;
 mod support;
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, ErrorKind::ConnectionReset, Read, Write},
+    net::TcpStream,
     path::PathBuf,
     process::{Command, Stdio},
     time::Duration,
@@ -103,6 +104,56 @@ fn a_line_that_loses_a_twentieth_is_mended_and_a_slow_one_that_loses_more_still_
     // How much is seen then is the browser's affair; what it asks for is sent, and it goes on.
     let seen = watch(&gateway, "cam", 14, &["loss=0.15", "delay=150"]).unwrap();
     assert!(count(&seen, "video", "keyFramesDecoded") > 0 && count(&seen, "video", "nackCount") > 100, "{seen}");
+}
+
+#[test]
+fn a_browser_behind_a_firewall_that_lets_no_udp_through_is_shown_the_camera_by_tcp_and_every_other_by_udp() {
+    let rig = cameras(0, 1);
+    let tcp = gateway::quiet_port();
+    let site = Site::new()
+        .buttons(1)
+        .camera("cam", 10, &format!("rtsp://127.0.0.1:{}/cam0", rig.port))
+        .window(10, 5)
+        .with(&format!("[webrtc]\ntcp = \"127.0.0.1:{tcp}\""));
+    let gateway = site.start();
+    gateway.cameras_live(1, Duration::from_secs(5));
+    let Some(seen) = watch(&gateway, "cam", 4, &["tcp=1"]) else { return };
+    assert_eq!((&seen["protocol"], &seen["size"]), (&"tcp".into(), &serde_json::json!([1920, 1080])), "{seen}");
+    assert!(
+        count(&seen, "video", "framesDecoded") > 60 && count(&seen, "audio", "totalSamplesReceived") > 10_000,
+        "{seen}"
+    );
+    assert_eq!((count(&seen, "video", "packetsLost"), count(&seen, "video", "pliCount")), (0, 0), "{seen}");
+    assert!(seen["held_ms"].as_f64().unwrap() < 500.0, "{seen}");
+    assert!(sessions(&gateway));
+    let seen = watch(&gateway, "cam", 4, &[]).unwrap();
+    assert_eq!(seen["protocol"], "udp", "{seen}");
+    assert!(count(&seen, "video", "framesDecoded") > 60, "{seen}");
+    assert!(sessions(&gateway));
+    assert!(gateway.get("/metrics").text().contains("chowki_webrtc_dropped_datagrams_total 0\n"));
+}
+
+#[test]
+fn whoever_connects_for_pictures_and_names_no_session_is_closed() {
+    let tcp = gateway::quiet_port();
+    let site = Site::new().buttons(1).with(&format!("[webrtc]\ntcp = \"127.0.0.1:{tcp}\""));
+    let gateway = site.start();
+    let closed = |said: &[u8]| {
+        let mut stream = TcpStream::connect(("127.0.0.1", tcp)).unwrap();
+        stream.set_read_timeout(Some(gateway::SOON)).unwrap();
+        stream.write_all(said).unwrap();
+        let end = stream.read(&mut [0; 16]);
+        // What was said and never read comes back as a reset.
+        assert!(
+            end.as_ref().is_ok_and(|n| *n == 0) || end.as_ref().is_err_and(|e| e.kind() == ConnectionReset),
+            "{end:?}"
+        );
+    };
+    closed(b"");
+    closed(b"GET / HTTP/1.1\r\nHost: gateway\r\n\r\n");
+    closed(&[0, 4, 0x80, 0, 0, 1]);
+    closed(&[0xff; 3000]);
+    assert!(gateway.get("/metrics").text().contains("chowki_webrtc_sessions 0\n"));
 }
 
 #[test]
