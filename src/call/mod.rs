@@ -6,7 +6,7 @@
 //! datagrams ──> socket ──> switchboard ──> session                                  socket ──> browser
 //! ```
 //!
-//! The socket is one for all, by UDP. Where a firewall lets no UDP through, browsers connect by TCP: see [`mod@tcp`].
+//! The socket is one for all, by UDP. Where a firewall lets no UDP through, browsers connect by TCP: see `tcp.rs`.
 //!
 //! Nothing is transcoded. A viewer begins with the ring's last key frame, and is with the camera from then on: see
 //! [`mod@line`]. One that is slow misses frames until the next key frame; the ring, and everybody else, never notices.
@@ -222,9 +222,9 @@ pub fn start(settings: Settings, scope: &Scope) -> Result<Calls, Error> {
 /// Serves the TCP port; where it is bound. Without it browsers are served by UDP all the same.
 fn serve_tcp(listen: SocketAddr, wires: &Arc<Wires>, board: &Arc<Switchboard>, scope: &Scope) -> Option<SocketAddr> {
     let bound = tcp::bind(listen).and_then(|listener| Ok((listener.local_addr()?, listener)));
-    let (at, listener) = bound
-        .inspect_err(|error| tracing::error!(%error, %listen, "no live pictures by TCP: free the port, or change `tcp` under [webrtc]"))
-        .ok()?;
+    let remedy = "free the port, or change `tcp` under [webrtc]";
+    let failed = |error: &io::Error| tracing::error!(%error, %listen, remedy, "no live pictures by TCP");
+    let (at, listener) = bound.inspect_err(failed).ok()?;
     scope.spawn("webrtc tcp", tcp::accept(listener, wires.clone(), board.clone(), scope.clone()));
     Some(at)
 }

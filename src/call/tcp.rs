@@ -1,8 +1,8 @@
 //! The TCP port for browsers behind firewalls that let no UDP through: a candidate that they connect to (RFC 6544,
 //! passive). A connection carries the datagrams of one session, framed; it names the session first, as an address does.
 //!
-//! Whoever connects is counted, and every wait on a peer has a deadline. When a browser is slower than its camera, the
-//! newest datagrams are lost, as they may be anywhere on the way: what waits is never older than the queue is long.
+//! Whoever connects is counted, and every wait on a peer has a deadline. A line that is slower than the camera is told apart
+//! from a burst: it is late when its queue was not near empty for a while. Its session then leaves pictures out.
 
 use std::{
     collections::HashMap,
@@ -12,7 +12,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use str0m::net::Protocol;
@@ -37,12 +37,15 @@ use crate::host::{
     scope::Scope,
 };
 
-/// Asked of the kernel for each connection. What lies there is late already: enough for 20 Mbit/s around the world.
+/// Asked of the kernel for each connection. What lies there cannot be left out any more: enough for 20 Mbit/s over 100 ms.
 const KERNEL: u32 = 256 * 1024;
 /// Connections that may wait until they are accepted.
 const BACKLOG: u32 = 128;
-/// Of a queue's memory this much is kept once it is empty.
-const KEPT: usize = 64 * 1024;
+/// A queue of no more than this is as good as empty. So much of its memory is kept, too.
+const NEXT_TO_NOTHING: usize = 64 * 1024;
+/// A line whose queue was longer than that for so long is late. A key frame, and all that a viewer begins with, is through
+/// sooner where the line is fast enough.
+const LATE: Duration = Duration::from_secs(1);
 
 /// Where patience with a peer ends.
 #[derive(Debug, Clone)]
@@ -69,7 +72,7 @@ impl Default for Limits {
 }
 
 /// Our end of a connection and the peer's.
-type Ends = (SocketAddr, SocketAddr);
+pub(super) type Ends = (SocketAddr, SocketAddr);
 
 /// Every connection, for what goes out.
 #[derive(Debug)]
@@ -90,8 +93,10 @@ struct Wire {
 #[derive(Debug, Default)]
 struct Waiting {
     bytes: Vec<u8>,
-    /// Bytes that the kernel is given just now.
+    /// Bytes that the kernel is given just now, and has not taken.
     flying: usize,
+    /// Since when more than next to nothing is here.
+    since: Option<Instant>,
 }
 
 /// Why a connection is closed by us.
@@ -168,6 +173,16 @@ impl Wires {
         self.wires.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn get(&self, ends: Ends) -> Option<Arc<Wire>> {
+        self.lock().get(&ends).cloned()
+    }
+
+    /// Whether the line between these two is slower than what is sent.
+    pub fn is_late(&self, ends: Ends) -> bool {
+        let since = self.get(ends).and_then(|wire| wire.lock().since);
+        since.is_some_and(|since| clock::instant() >= since + LATE)
+    }
+
     /// Datagrams that a connection had no room for.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Relaxed)
@@ -176,10 +191,16 @@ impl Wires {
     /// Sends a datagram by the connection between these two. Where there is none it goes nowhere: it is for the browser to
     /// connect.
     pub fn send(&self, from: SocketAddr, to: SocketAddr, datagram: &[u8]) {
-        let Some(wire) = self.lock().get(&(from, to)).cloned() else { return };
+        let Some(wire) = self.get((from, to)) else { return };
         if !wire.push(datagram, self.limits.waiting) {
             self.dropped.fetch_add(1, Relaxed);
         }
+    }
+}
+
+impl Waiting {
+    fn held(&self) -> usize {
+        self.bytes.len() + self.flying
     }
 }
 
@@ -191,19 +212,31 @@ impl Wire {
     /// Whether there was room for it.
     fn push(&self, datagram: &[u8], most: usize) -> bool {
         let mut waiting = self.lock();
-        if waiting.bytes.len() + waiting.flying + framed(datagram) > most {
+        if waiting.held() + framed(datagram) > most {
             return false;
         }
         frame(datagram, &mut waiting.bytes);
+        if waiting.held() > NEXT_TO_NOTHING {
+            waiting.since.get_or_insert_with(clock::instant);
+        }
         drop(waiting);
         self.bell.notify_one();
         true
     }
 
+    /// So many bytes of what was taken have gone.
+    fn gone(&self, count: usize) {
+        let mut waiting = self.lock();
+        waiting.flying = waiting.flying.saturating_sub(count);
+        if waiting.held() <= NEXT_TO_NOTHING {
+            waiting.since = None;
+        }
+    }
+
     /// Waits until there is something; takes it all. What was taken before has gone.
     async fn take(&self, into: &mut Vec<u8>) {
         into.clear();
-        into.shrink_to(KEPT);
+        into.shrink_to(NEXT_TO_NOTHING);
         loop {
             {
                 let mut waiting = self.lock();
@@ -279,7 +312,10 @@ impl Held {
                 match timeout(self.wires.limits.write, stream.write(rest)).await {
                     Err(_) => return End::Stuck,
                     Ok(Err(_) | Ok(0)) => return End::Gone,
-                    Ok(Ok(count)) => rest = rest.get(count..).unwrap_or_default(),
+                    Ok(Ok(count)) => {
+                        self.wire.gone(count);
+                        rest = rest.get(count..).unwrap_or_default();
+                    }
                 }
             }
         }
@@ -471,11 +507,29 @@ mod tests {
         assert!((0..3).all(|_| wire.push(&[0; 10], most)) && !wire.push(&[0; 10], most));
         wire.take(&mut flying).await;
         assert!(flying.len() == most && !wire.push(&[], most));
+        wire.gone(most);
         let next = async {
             wire.take(&mut flying).await;
             flying.len()
         };
         let (taken, ()) = tokio::join!(next, async { assert!(wire.push(&[0; 10], most)) });
         assert_eq!(taken, framed(&[0; 10]));
+    }
+
+    #[tokio::test]
+    async fn a_line_is_late_once_its_queue_was_long_for_a_while_and_until_it_is_short() {
+        let (wire, mut flying) = (Wire::default(), Vec::new());
+        let push = |count: usize| (0..count).for_each(|_| assert!(wire.push(&[0; 1022], usize::MAX)));
+        push(64);
+        assert_eq!(wire.lock().since, None);
+        push(1);
+        let since = wire.lock().since;
+        assert!(since.is_some());
+        wire.take(&mut flying).await;
+        push(64);
+        wire.gone(64 * 1024);
+        assert_eq!(wire.lock().since, since, "as long as before, though it moves");
+        wire.gone(1024);
+        assert_eq!(wire.lock().since, None);
     }
 }
