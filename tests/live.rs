@@ -21,6 +21,10 @@ use gateway::{Gateway, Site};
 use mqtt::Button;
 use serde_json::Value;
 use support::cameras;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpSocket},
+};
 
 /// What a browser saw of a camera.
 fn watch(gateway: &Gateway<'_>, camera: &str, seconds: u32, line: &[&str]) -> Option<Value> {
@@ -117,7 +121,7 @@ fn a_browser_behind_a_firewall_that_lets_no_udp_through_is_shown_the_camera_by_t
         .with(&format!("[webrtc]\ntcp = \"127.0.0.1:{tcp}\""));
     let gateway = site.start();
     gateway.cameras_live(1, Duration::from_secs(5));
-    let Some(seen) = watch(&gateway, "cam", 4, &["tcp=1"]) else { return };
+    let Some(seen) = watch(&gateway, "cam", 4, &[&format!("tcp={tcp}")]) else { return };
     assert_eq!((&seen["protocol"], &seen["size"]), (&"tcp".into(), &serde_json::json!([1920, 1080])), "{seen}");
     assert!(
         count(&seen, "video", "framesDecoded") > 60 && count(&seen, "audio", "totalSamplesReceived") > 10_000,
@@ -131,6 +135,55 @@ fn a_browser_behind_a_firewall_that_lets_no_udp_through_is_shown_the_camera_by_t
     assert!(count(&seen, "video", "framesDecoded") > 60, "{seen}");
     assert!(sessions(&gateway));
     assert!(gateway.get("/metrics").text().contains("chowki_webrtc_dropped_datagrams_total 0\n"));
+}
+
+/// A TCP line to `port` that carries so many bytes in a second to whoever connects; gives its own port.
+fn slow_line(port: u16, bytes_per_second: u32) -> u16 {
+    let near = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = near.local_addr().unwrap().port();
+    near.set_nonblocking(true).unwrap();
+    let relay = async move {
+        let near = TcpListener::from_std(near).unwrap();
+        loop {
+            let (browser, _) = near.accept().await.unwrap();
+            let socket = TcpSocket::new_v4().unwrap();
+            // A router keeps little.
+            socket.set_recv_buffer_size(32 * 1024).unwrap();
+            let gateway = socket.connect(([127, 0, 0, 1], port).into()).await.unwrap();
+            tokio::spawn(async move {
+                let ((mut down, mut up), (mut from, mut to)) = (gateway.into_split(), browser.into_split());
+                tokio::spawn(async move { tokio::io::copy(&mut from, &mut up).await });
+                let mut tick = tokio::time::interval(Duration::from_millis(5));
+                let mut bytes = vec![0; bytes_per_second as usize / 200];
+                while let Ok(count @ 1..) = down.read(&mut bytes).await {
+                    let _ = to.write_all(&bytes[..count]).await;
+                    tick.tick().await;
+                }
+            });
+        }
+    };
+    std::thread::spawn(|| {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(relay);
+    });
+    at
+}
+
+#[test]
+fn a_line_by_tcp_that_is_slower_than_the_camera_still_shows_whole_pictures_and_is_not_left_further_behind() {
+    let rig = cameras(0, 1);
+    let tcp = gateway::quiet_port();
+    let site = Site::new()
+        .buttons(1)
+        .camera("cam", 10, &format!("rtsp://127.0.0.1:{}/cam0", rig.port))
+        .window(10, 5)
+        .with(&format!("[webrtc]\ntcp = \"127.0.0.1:{tcp}\""));
+    let gateway = site.start();
+    gateway.cameras_live(1, Duration::from_secs(5));
+    let line = slow_line(tcp, 375_000);
+    let Some(seen) = watch(&gateway, "cam", 14, &[&format!("tcp={line}")]) else { return };
+    // It would be 200 by a good line, and none where datagrams are left out instead of pictures.
+    let then = count(&seen, "video", "framesDecoded") - seen["halfway"].as_u64().unwrap();
+    assert!(then > 40 && then < 190, "{seen}");
 }
 
 #[test]

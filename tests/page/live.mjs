@@ -1,6 +1,6 @@
 // Watches a camera live in a real browser, if wanted over a bad line, and prints what the browser counted.
-// node live.mjs URL CAMERA SECONDS [loss=0.05] [delay=150] [crash=1] [tcp=1]: with `crash` the browser is killed at the end; with
-// `tcp` it is told of no address by UDP, as if a firewall let none through.
+// node live.mjs URL CAMERA SECONDS [loss=0.05] [delay=150] [crash=1] [tcp=PORT]: with `crash` the browser is killed at the end;
+// with `tcp` it is told of no address by UDP, as if a firewall let none through, and of that port by TCP.
 
 import { execFileSync } from 'node:child_process';
 import dgram from 'node:dgram';
@@ -37,7 +37,7 @@ const browser = await chromium.launch({ executablePath: '/usr/bin/chromium', hea
 const page = await (await browser.newContext()).newPage();
 await page.goto(`${base}/healthz`);
 await page.exposeFunction('throughBadLine', async (answer) => {
-  if (tcp) return answer.split('\r\n').filter((line) => !/^a=candidate:.* udp /.test(line)).join('\r\n');
+  if (tcp) return answer.replace(/a=candidate:.* udp .*\r\n/g, '').replace(/(a=candidate:.* tcp .*) \d+( typ host tcptype)/g, `$1 ${tcp}$2`);
   if (!loss && !delay) return answer;
   const port = Number(/a=candidate:\S+ 1 udp \d+ \S+ (\d+) typ host/.exec(answer)[1]);
   return answer.replaceAll(` ${port} typ host`, ` ${await badLine(port)} typ host`);
@@ -67,9 +67,13 @@ const seen = await page.evaluate(async ({ url, seconds, crash }) => {
   times.answer = performance.now() - begun;
   if (answered.status !== 201) return { status: answered.status, answer };
   await peer.setRemoteDescription({ type: 'answer', sdp: await window.throughBadLine(answer) });
-  await new Promise((done) => setTimeout(done, seconds * 1000));
+  const wait = () => new Promise((done) => setTimeout(done, seconds * 500));
+  const decoded = async () => [...(await peer.getStats()).values()].find((one) => one.framesDecoded)?.framesDecoded ?? 0;
+  await wait();
+  const halfway = await decoded();
+  await wait();
   if (crash) return { status: answered.status, frames: held.length };
-  const result = { status: answered.status, times, size: [video.videoWidth, video.videoHeight] };
+  const result = { status: answered.status, times, halfway, size: [video.videoWidth, video.videoHeight] };
   const half = held.slice(held.length / 2).sort((a, b) => a - b);
   result.held_ms = half[Math.floor(half.length / 2)];
   const stats = await peer.getStats();
