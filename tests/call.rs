@@ -22,6 +22,9 @@ use mqtt::Button;
 use serde_json::{Value, json};
 use support::{cameras_with, eventually, mosquitto};
 
+/// Tones of operators, and one that nobody sends.
+const TONES: [f64; 3] = [700.0, 1000.0, 1400.0];
+
 /// Browsers that take part in calls.
 struct Parties {
     node: Child,
@@ -289,16 +292,14 @@ fn over_a_line_that_loses_and_delays_both_are_heard() {
     }
 }
 
-/// Tones of operators, and one that nobody sends.
-const TONES: [f64; 3] = [700.0, 1000.0, 1400.0];
-
+#[test]
 fn who_listens_hears_a_unit_that_sends_aac_and_beside_it_who_has_the_floor() {
     let rig = cameras_with(0, 0, &[]);
     let url = format!("rtsp://127.0.0.1:{}/aac", rig.port);
     let unit = format!("[button.unit]\nurl = \"{url}\"\nusername = \"admin\"\npassword_file = \"cameras.password\"\n");
     let site = Site::new().secret("cameras.password", "test").button("b1", &unit).window(5, 5);
     let gateway = site.start();
-    gateway.cameras_live(1, SOON);
+    gateway.cameras_live(1, Duration::from_secs(1));
     let Some(mut parties) = Parties::of(gateway.api) else { return };
     let incident = press(&gateway);
     parties.let_do(json!({"do": "join", "who": "Ayesha", "incident": incident, "tone": 1000}));

@@ -242,6 +242,21 @@ fn what_is_left_out_has_the_documented_defaults() {
 }
 
 #[test]
+fn webrtc_by_tcp_is_told_the_addresses_of_udp_unless_it_has_its_own() {
+    let read = |lines: &str| good(&format!("{HEAD}[webrtc]\npublic = \"203.0.113.7:8443\"\n{lines}")).config;
+    assert!(read("").webrtc.tcp.is_none());
+    let public = |lines: &str| {
+        let config = read(lines);
+        assert!(config.listeners().iter().any(|(key, at)| *key == "webrtc.tcp" && at.port() == 8444));
+        config.webrtc.tcp.unwrap().public.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(public("tcp = \"0.0.0.0:8444\"\n"), ["203.0.113.7:8444"]);
+    assert_eq!(public("tcp = \"0.0.0.0:8444\"\npublic_tcp = \"203.0.113.9:443\"\n"), ["203.0.113.9:443"]);
+    // UDP has ports of its own.
+    assert!(good(&format!("{HEAD}[webrtc]\nlisten = \"0.0.0.0:8444\"\ntcp = \"0.0.0.0:8444\"\n")).warnings.is_empty());
+}
+
+#[test]
 fn rules_between_keys_are_told_where_they_break() {
     let camera = "[[camera]]\nid = \"c\"\nname = \"C\"\nat = [34.0, 71.5]\nurl = \"rtsp://10.0.0.1/a\"\n";
     let button = "[[button]]\nid = \"b\"\nname = \"B\"\nat = [34.0, 71.5]\n";
@@ -289,6 +304,10 @@ fn rules_between_keys_are_told_where_they_break() {
         ("[api]\nlisten = \"0.0.0.0:8080\"\n".to_owned(), Code::Exposed, "[[api.client]]"),
         ("[api]\nlisten = 8080\n".to_owned(), Code::WrongType, "\"0.0.0.0:8080\""),
         ("[api]\nlisten = \"localhost:8080\"\n".to_owned(), Code::BadValue, "127.0.0.1:8080"),
+        ("[webrtc]\ntcp = \"127.0.0.1:8080\"\n".to_owned(), Code::Conflict, "taken by api.listen"),
+        ("[webrtc]\ntcp = \"0.0.0.0:1883\"\n".to_owned(), Code::Conflict, "\"0.0.0.0:1884\""),
+        ("[webrtc]\npublic_tcp = \"203.0.113.7:443\"\n".to_owned(), Code::NoEffect, "without tcp"),
+        ("[webrtc]\ntcp = \"0.0.0.0:8444\"\npublic_tcp = \"0.0.0.0:443\"\n".to_owned(), Code::BadValue, "router"),
         ("[evidence]\nafter = \"1d\"\n".to_owned(), Code::BadValue, "\"12h\""),
         ("[evidence]\nbefore = \"3m\"\n".to_owned(), Code::Memory, "ring_bytes = \"96MiB\""),
         ("[[district]]\nid = \"x\"\n".to_owned(), Code::Syntax, ""),

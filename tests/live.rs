@@ -10,7 +10,8 @@ mod mqtt;
 mod support;
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, ErrorKind::ConnectionReset, Read, Write},
+    net::TcpStream,
     path::PathBuf,
     process::{Command, Stdio},
     time::Duration,
@@ -20,6 +21,10 @@ use gateway::{Gateway, Site};
 use mqtt::Button;
 use serde_json::Value;
 use support::cameras;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpSocket},
+};
 
 /// What a browser saw of a camera.
 fn watch(gateway: &Gateway<'_>, camera: &str, seconds: u32, line: &[&str]) -> Option<Value> {
@@ -143,6 +148,105 @@ fn on_a_thin_link_the_cameras_lighter_stream_is_shown_and_the_sound_goes_on() {
     assert_eq!(seen["size"], serde_json::json!([640, 360]), "{seen}");
     assert!(count(&seen, "video", "framesDecoded") > 60, "{seen}");
     assert!(count(&seen, "audio", "totalSamplesReceived") > 100_000, "{seen}");
+}
+
+#[test]
+fn a_browser_behind_a_firewall_that_lets_no_udp_through_is_shown_the_camera_by_tcp_and_every_other_by_udp() {
+    let rig = cameras(0, 1);
+    let tcp = gateway::quiet_port();
+    let site = Site::new()
+        .buttons(1)
+        .camera("cam", 10, &format!("rtsp://127.0.0.1:{}/cam0", rig.port))
+        .window(10, 5)
+        .with(&format!("[webrtc]\ntcp = \"127.0.0.1:{tcp}\""));
+    let gateway = site.start();
+    gateway.cameras_live(1, Duration::from_secs(5));
+    let Some(seen) = watch(&gateway, "cam", 4, &[&format!("tcp={tcp}")]) else { return };
+    assert_eq!((&seen["protocol"], &seen["size"]), (&"tcp".into(), &serde_json::json!([1920, 1080])), "{seen}");
+    assert!(
+        count(&seen, "video", "framesDecoded") > 60 && count(&seen, "audio", "totalSamplesReceived") > 10_000,
+        "{seen}"
+    );
+    assert_eq!((count(&seen, "video", "packetsLost"), count(&seen, "video", "pliCount")), (0, 0), "{seen}");
+    assert!(seen["held_ms"].as_f64().unwrap() < 500.0, "{seen}");
+    assert!(sessions(&gateway));
+    let seen = watch(&gateway, "cam", 4, &[]).unwrap();
+    assert_eq!(seen["protocol"], "udp", "{seen}");
+    assert!(count(&seen, "video", "framesDecoded") > 60, "{seen}");
+    assert!(sessions(&gateway));
+    assert!(gateway.get("/metrics").text().contains("chowki_webrtc_dropped_datagrams_total 0\n"));
+}
+
+/// A TCP line to `port` that carries so many bytes in a second to whoever connects; gives its own port.
+fn slow_line(port: u16, bytes_per_second: u32) -> u16 {
+    let near = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = near.local_addr().unwrap().port();
+    near.set_nonblocking(true).unwrap();
+    let relay = async move {
+        let near = TcpListener::from_std(near).unwrap();
+        loop {
+            let (browser, _) = near.accept().await.unwrap();
+            let socket = TcpSocket::new_v4().unwrap();
+            // A router keeps little.
+            socket.set_recv_buffer_size(32 * 1024).unwrap();
+            let gateway = socket.connect(([127, 0, 0, 1], port).into()).await.unwrap();
+            tokio::spawn(async move {
+                let ((mut down, mut up), (mut from, mut to)) = (gateway.into_split(), browser.into_split());
+                tokio::spawn(async move { tokio::io::copy(&mut from, &mut up).await });
+                let mut tick = tokio::time::interval(Duration::from_millis(5));
+                let mut bytes = vec![0; bytes_per_second as usize / 200];
+                while let Ok(count @ 1..) = down.read(&mut bytes).await {
+                    let _ = to.write_all(&bytes[..count]).await;
+                    tick.tick().await;
+                }
+            });
+        }
+    };
+    std::thread::spawn(|| {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(relay);
+    });
+    at
+}
+
+#[test]
+fn a_line_by_tcp_that_is_slower_than_the_camera_still_shows_whole_pictures_and_is_not_left_further_behind() {
+    let rig = cameras(0, 1);
+    let tcp = gateway::quiet_port();
+    let site = Site::new()
+        .buttons(1)
+        .camera("cam", 10, &format!("rtsp://127.0.0.1:{}/cam0", rig.port))
+        .window(10, 5)
+        .with(&format!("[webrtc]\ntcp = \"127.0.0.1:{tcp}\""));
+    let gateway = site.start();
+    gateway.cameras_live(1, Duration::from_secs(5));
+    let line = slow_line(tcp, 375_000);
+    let Some(seen) = watch(&gateway, "cam", 14, &[&format!("tcp={line}")]) else { return };
+    // It would be 200 by a good line, and none where datagrams are left out instead of pictures.
+    let then = count(&seen, "video", "framesDecoded") - seen["halfway"].as_u64().unwrap();
+    assert!(then > 40 && then < 190, "{seen}");
+}
+
+#[test]
+fn whoever_connects_for_pictures_and_names_no_session_is_closed() {
+    let tcp = gateway::quiet_port();
+    let site = Site::new().buttons(1).with(&format!("[webrtc]\ntcp = \"127.0.0.1:{tcp}\""));
+    let gateway = site.start();
+    let closed = |said: &[u8]| {
+        let mut stream = TcpStream::connect(("127.0.0.1", tcp)).unwrap();
+        stream.set_read_timeout(Some(gateway::SOON)).unwrap();
+        stream.write_all(said).unwrap();
+        let end = stream.read(&mut [0; 16]);
+        // What was said and never read comes back as a reset.
+        assert!(
+            end.as_ref().is_ok_and(|n| *n == 0) || end.as_ref().is_err_and(|e| e.kind() == ConnectionReset),
+            "{end:?}"
+        );
+    };
+    closed(b"");
+    closed(b"GET / HTTP/1.1\r\nHost: gateway\r\n\r\n");
+    closed(&[0, 4, 0x80, 0, 0, 1]);
+    closed(&[0xff; 3000]);
+    assert!(gateway.get("/metrics").text().contains("chowki_webrtc_sessions 0\n"));
 }
 
 #[test]

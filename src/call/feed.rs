@@ -197,6 +197,11 @@ impl Feed {
         }
     }
 
+    /// A picture is not sent: without it none can be decoded before the next key frame.
+    pub fn leave_out(&mut self) {
+        self.wants_key = true;
+    }
+
     /// Gives a frame to the peer. Whether there is now something to send.
     pub fn send(&mut self, rtc: &mut Rtc, frame: &Arc<Frame>, light: bool, random: &mut fastrand::Rng) -> bool {
         self.is_wanted(frame, light) && self.give(rtc, frame, light, random).is_some()

@@ -6,12 +6,17 @@
 //! datagrams ──> socket ──> switchboard ──> session                                  socket ──> browser
 //! ```
 //!
+//! The socket is one for all, by UDP. Where a firewall lets no UDP through, browsers connect by TCP: see `tcp.rs`.
+//!
 //! Nothing is transcoded here. A viewer begins with the ring's last key frame, and is with the camera from then on: see
 //! [`mod@line`]. One that is slow misses frames until the next key frame; the ring, and everybody else, never notices.
 
 pub mod announce;
 mod codecs;
 mod feed;
+#[cfg(test)]
+mod fixtures;
+mod framing;
 mod inlet;
 pub mod line;
 pub mod link;
@@ -23,6 +28,7 @@ pub mod state;
 mod state_tests;
 mod switchboard;
 pub mod talkback;
+mod tcp;
 
 use std::{
     collections::HashMap,
@@ -31,7 +37,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, atomic::AtomicBool},
 };
 
-use str0m::Candidate;
+use str0m::{Candidate, net::TcpType};
 use tokio::{
     runtime::EnterGuard,
     sync::{oneshot, watch},
@@ -45,9 +51,10 @@ pub use self::{
 use self::{
     feed::Tap,
     parcels::Parcels,
-    session::{Session, Terms},
+    session::{Session, Terms, Ways},
     socket::{Buffer, Socket},
     switchboard::Switchboard,
+    tcp::{Limits, Wires},
 };
 use crate::{
     host::{clock, scope::Scope, thread::Thread},
@@ -64,8 +71,19 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// Addresses that a router forwards to that port.
     pub public: Vec<SocketAddr>,
+    /// The TCP port, for browsers that UDP does not reach.
+    pub tcp: Option<Tcp>,
     /// Most sessions at a time. Further ones are refused.
     pub sessions: usize,
+}
+
+/// How browsers reach us that UDP does not.
+#[derive(Debug, Clone)]
+pub struct Tcp {
+    /// The TCP port of all sessions.
+    pub listen: SocketAddr,
+    /// Addresses that a router forwards to that port.
+    pub public: Vec<SocketAddr>,
 }
 
 /// Why the port cannot be had.
@@ -167,7 +185,7 @@ pub struct Wanted {
 pub struct Stats {
     /// Sessions now.
     pub sessions: usize,
-    /// Datagrams that the kernel had no room for.
+    /// Datagrams that the kernel, or a TCP connection, had no room for.
     pub dropped: u64,
 }
 
@@ -179,7 +197,9 @@ struct Shared {
     settings: Settings,
     /// What everything here runs on: however many watch, presses are taken elsewhere. Its scope ends before it.
     thread: Thread,
-    socket: Arc<Socket>,
+    ways: Ways,
+    /// Where the TCP port is bound.
+    tcp: Option<SocketAddr>,
     board: Arc<Switchboard>,
     scope: Scope,
     inner: Mutex<Inner>,
@@ -208,7 +228,7 @@ pub fn start(settings: Settings, scope: &Scope) -> Result<Calls, Error> {
             loop {
                 let received = tokio::select! {
                     () = &mut stopping => return,
-                    received = socket.receive(&mut buffer, |one| board.pass(clock::instant(), one)) => received,
+                    received = socket.receive(&mut buffer, |one| _ = board.pass(clock::instant(), one)) => received,
                 };
                 if let Err(error) = received {
                     tracing::debug!(%error, "the WebRTC port");
@@ -216,8 +236,20 @@ pub fn start(settings: Settings, scope: &Scope) -> Result<Calls, Error> {
             }
         }
     });
+    let ways = Ways { udp: socket, tcp: Arc::new(Wires::new(Limits::default())) };
+    let tcp = settings.tcp.as_ref().and_then(|tcp| serve_tcp(tcp.listen, &ways.tcp, &board, scope));
     drop(inside);
-    Ok(Calls(Arc::new(Shared { thread, settings, socket, board, scope: scope.clone(), inner: Mutex::default() })))
+    Ok(Calls(Arc::new(Shared { thread, settings, ways, tcp, board, scope: scope.clone(), inner: Mutex::default() })))
+}
+
+/// Serves the TCP port; where it is bound. Without it browsers are served by UDP all the same.
+fn serve_tcp(listen: SocketAddr, wires: &Arc<Wires>, board: &Arc<Switchboard>, scope: &Scope) -> Option<SocketAddr> {
+    let bound = tcp::bind(listen).and_then(|listener| Ok((listener.local_addr()?, listener)));
+    let remedy = "free the port, or change `tcp` under [webrtc]";
+    let failed = |error: &io::Error| tracing::error!(%error, %listen, remedy, "no live pictures by TCP");
+    let (at, listener) = bound.inspect_err(failed).ok()?;
+    scope.spawn("webrtc tcp", tcp::accept(listener, wires.clone(), board.clone(), scope.clone()));
+    Some(at)
 }
 
 impl Calls {
@@ -228,7 +260,7 @@ impl Calls {
 
     /// Where the port is bound.
     pub fn address(&self) -> SocketAddr {
-        self.0.socket.local()
+        self.0.ways.udp.local()
     }
 
     /// Answers an offer. What is wanted flows until the browser goes or [`Calls::hang_up`]; `meanwhile` is dropped then.
@@ -253,7 +285,7 @@ impl Calls {
             wanted.shown.into_iter().map(tap).collect()
         };
         let terms = Terms { taps, inlet: wanted.sends };
-        let answered = Session::answer(offer, &candidates, shared.socket.clone(), &shared.board, terms);
+        let answered = Session::answer(offer, &candidates, shared.ways.clone(), &shared.board, terms);
         let (answer, session) = answered.inspect_err(|_| drop(shared.lock().sessions.remove(&id)))?;
         let (calls, ended, progress) = (self.clone(), id.clone(), session.progress());
         let stopping = shared.scope.stopping();
@@ -273,23 +305,44 @@ impl Calls {
 
     /// Counts.
     pub fn stats(&self) -> Stats {
-        Stats { sessions: self.0.lock().sessions.len(), dropped: self.0.socket.dropped() }
+        let Ways { udp, tcp } = &self.0.ways;
+        Stats { sessions: self.0.lock().sessions.len(), dropped: udp.dropped() + tcp.dropped() }
     }
 
     /// Our addresses as ICE candidates: those of this machine now, and those that a router forwards.
     fn candidates(&self) -> Vec<Candidate> {
-        let local = self.0.socket.local();
-        let own: Vec<SocketAddr> = match local.ip().is_unspecified() {
-            false => vec![local],
-            true => machine(local.is_ipv6()).into_iter().map(|ip| SocketAddr::new(ip, local.port())).collect(),
-        };
-        let base = own.first().copied();
-        let hosts = own.iter().filter_map(|address| Candidate::host(*address, "udp").ok());
-        let forwarded = self.0.settings.public.iter().filter_map(|public| {
-            let base = base.filter(|base| base != public)?;
-            Candidate::server_reflexive(*public, base, "udp").ok()
-        });
-        hosts.chain(forwarded).collect()
+        let Shared { settings, ways, tcp, .. } = &*self.0;
+        let mut all = by_udp(&own(ways.udp.local()), &settings.public);
+        if let Some((at, tcp)) = tcp.zip(settings.tcp.as_ref()) {
+            all.extend(by_tcp(&own(at), &tcp.public));
+        }
+        all
+    }
+}
+
+fn by_udp(own: &[SocketAddr], public: &[SocketAddr]) -> Vec<Candidate> {
+    let base = own.first().copied();
+    let hosts = own.iter().filter_map(|address| Candidate::host(*address, "udp").ok());
+    let forwarded = public.iter().filter_map(|public| {
+        let base = base.filter(|base| base != public)?;
+        Candidate::server_reflexive(*public, base, "udp").ok()
+    });
+    hosts.chain(forwarded).collect()
+}
+
+/// Browsers take the pair of the highest priority that works, so each of these is below every one by UDP. One by TCP that
+/// were said to be reflexive would not be: its rank would be that of a forwarded address by UDP.
+fn by_tcp(own: &[SocketAddr], public: &[SocketAddr]) -> Vec<Candidate> {
+    let passive = |address| Candidate::builder().tcp().host(address).tcptype(TcpType::Passive).build().ok();
+    let forwarded = public.iter().filter(|public| !own.contains(public));
+    own.iter().chain(forwarded).filter_map(|address| passive(*address)).collect()
+}
+
+/// The addresses of this machine that a port is bound to.
+fn own(bound: SocketAddr) -> Vec<SocketAddr> {
+    match bound.ip().is_unspecified() {
+        false => vec![bound],
+        true => machine(bound.is_ipv6()).into_iter().map(|ip| SocketAddr::new(ip, bound.port())).collect(),
     }
 }
 
@@ -317,5 +370,20 @@ impl Inner {
         let parcels = Arc::new(Parcels::default());
         self.parcels.push((Arc::downgrade(ring), Arc::downgrade(&parcels)));
         parcels
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_browser_is_told_of_tcp_only_as_the_last_resort() {
+        let at = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let (udp, tcp) = ([at("10.0.0.1:8443"), at("[2001:db8::1]:8443")], [at("10.0.0.1:8444")]);
+        let (near, far) = (by_udp(&udp, &[at("203.0.113.7:8443")]), by_tcp(&tcp, &[at("203.0.113.7:443"), tcp[0]]));
+        assert_eq!((near.len(), far.len()), (3, 2));
+        assert!(near.iter().all(|udp| far.iter().all(|tcp| tcp.prio() < udp.prio())), "{near:?} {far:?}");
+        assert!(far.iter().all(|tcp| tcp.to_sdp_string().ends_with(" typ host tcptype passive")), "{far:?}");
     }
 }

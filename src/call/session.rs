@@ -26,10 +26,14 @@ use super::{
     inlet::{Incoming, Inlet, Uptake},
     socket::{Outbox, Socket},
     switchboard::{Datagram, Plugged, Switchboard},
+    tcp::{Ends, Wires},
 };
 use crate::{
     host::clock,
-    media::{frame::Codec, ring::Read},
+    media::{
+        frame::{Codec, Track},
+        ring::Read,
+    },
 };
 
 /// A peer that is not connected within this is given up.
@@ -73,10 +77,19 @@ pub(super) struct Terms {
     pub inlet: Option<(Arc<Inlet>, u32)>,
 }
 
+/// What all sessions send by.
+#[derive(Debug, Clone)]
+pub(super) struct Ways {
+    pub udp: Arc<Socket>,
+    pub tcp: Arc<Wires>,
+}
+
 /// A session before it runs.
 pub(super) struct Session {
     rtc: Rtc,
-    socket: Arc<Socket>,
+    ways: Ways,
+    /// The connection that pictures go by, when they do.
+    wire: Option<Ends>,
     plugged: Plugged,
     feeds: Vec<Feed>,
     uptake: Option<Uptake>,
@@ -94,7 +107,7 @@ impl Session {
     pub fn answer(
         offer: &str,
         candidates: &[Candidate],
-        socket: Arc<Socket>,
+        ways: Ways,
         board: &Arc<Switchboard>,
         terms: Terms,
     ) -> Result<(String, Self), Refused> {
@@ -115,7 +128,8 @@ impl Session {
         let answer = rtc.sdp_api().accept_offer(offer).map_err(|e| Refused::Offer(e.to_string()))?;
         let mut session = Self {
             rtc,
-            socket,
+            ways,
+            wire: None,
             plugged: board.plug(name),
             feeds,
             uptake: inlet.map(|(inlet, party)| Uptake::new(inlet, party)),
@@ -186,10 +200,16 @@ impl Session {
         loop {
             match self.rtc.poll_output()? {
                 Output::Timeout(at) => {
-                    self.outbox.flush(&self.socket);
+                    self.outbox.flush(&self.ways.udp);
                     return Ok(at);
                 }
-                Output::Transmit(t) => self.outbox.push(&self.socket, t.source.ip(), t.destination, &t.contents),
+                Output::Transmit(t) if t.proto == Protocol::Tcp => {
+                    let ends = (t.source, t.destination);
+                    // An ICE check tries every way (RFC 7983 section 7: it begins so); all else goes the one that was chosen.
+                    self.wire = if t.contents.first().is_some_and(|b| *b > 3) { Some(ends) } else { self.wire };
+                    self.ways.tcp.send(t.source, t.destination, &t.contents);
+                }
+                Output::Transmit(t) => self.outbox.push(&self.ways.udp, t.source.ip(), t.destination, &t.contents),
                 Output::Event(event) => self.event(event),
             }
         }
@@ -249,9 +269,9 @@ impl Session {
     }
 
     fn received(&mut self, datagram: &Datagram) -> Result<(), RtcError> {
-        let Datagram { at, from, to, bytes } = datagram;
+        let Datagram { at, protocol, from, to, bytes } = datagram;
         // What cannot be understood is nobody's.
-        let Ok(receive) = Receive::new(Protocol::Udp, *from, *to, bytes) else { return Ok(()) };
+        let Ok(receive) = Receive::new(*protocol, *from, *to, bytes) else { return Ok(()) };
         let input = Input::Receive(*at, receive);
         if !self.rtc.accepts(&input) {
             return Ok(());
@@ -266,8 +286,11 @@ impl Session {
     fn read(&mut self, from: usize, first: Next) -> Result<(), RtcError> {
         let (mut next, mut burst) = (Some(first), 0);
         while let Some(Next { read, light }) = next {
+            let late = self.wire.is_some_and(|wire| self.ways.tcp.is_late(wire));
             let Some(feed) = self.feeds.get_mut(from) else { return Ok(()) };
             match read {
+                // What a slow line is still sent is whole pictures and all of the sound.
+                Read::Frame(frame) if late && frame.track == Track::Video => feed.leave_out(),
                 Read::Frame(frame) => {
                     burst += frame.data.len();
                     // Nobody is sent her own voice.

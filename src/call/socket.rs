@@ -7,12 +7,13 @@ use std::{
 };
 
 use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
+use str0m::net::Protocol;
 use tokio::{io::Interest, net::UdpSocket};
+
+use super::framing::LARGEST;
 
 /// Datagrams read at a time.
 const AT_ONCE: usize = 16;
-/// Largest datagram that is read: whatever is longer is not WebRTC's.
-const LARGEST: usize = 2048;
 /// Asked of the kernel for bursts: a key frame goes out at once.
 const BUFFER: usize = 4 << 20;
 
@@ -28,6 +29,8 @@ pub(super) struct Socket {
 /// A datagram as it came in.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Received<'a> {
+    /// How it came.
+    pub protocol: Protocol,
     /// Who sent it.
     pub from: SocketAddr,
     /// Which of our addresses it was sent to.
@@ -73,7 +76,9 @@ impl Socket {
             let to = SocketAddr::new(meta.dst_ip.unwrap_or(self.local.ip()).to_canonical(), self.local.port());
             let from = SocketAddr::new(meta.addr.ip().to_canonical(), meta.addr.port());
             let whole = bytes.get(..meta.len).unwrap_or_default();
-            whole.chunks(meta.stride.max(1)).for_each(|bytes| each(Received { from, to, bytes }));
+            whole
+                .chunks(meta.stride.max(1))
+                .for_each(|bytes| each(Received { protocol: Protocol::Udp, from, to, bytes }));
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Whose datagram it is. An ICE check names its session: its user name (RFC 8445 section 7.3) begins with the name that our
+//! Whose datagram it is, by UDP or TCP. An ICE check names its session: its user name (RFC 8445 section 7.3) begins with the name that our
 //! answer gave. What else comes from the address of a check belongs to the session of the latest one: a router gives an
 //! address that was one browser's to the next. Everything else is nobody's.
 
@@ -9,7 +9,7 @@ use std::{
     time::Instant,
 };
 
-use str0m::ice::StunMessage;
+use str0m::{ice::StunMessage, net::Protocol};
 use tokio::sync::mpsc;
 
 use super::socket::Received;
@@ -23,10 +23,14 @@ const ADDRESSES: usize = 16;
 #[derive(Debug)]
 pub(super) struct Datagram {
     pub at: Instant,
+    pub protocol: Protocol,
     pub from: SocketAddr,
     pub to: SocketAddr,
     pub bytes: Box<[u8]>,
 }
+
+/// Who sends: an address is one peer by UDP and another by TCP.
+type Peer = (Protocol, SocketAddr);
 
 /// Every session's inbox.
 #[derive(Debug, Default)]
@@ -37,7 +41,7 @@ pub(super) struct Switchboard {
 #[derive(Debug, Default)]
 struct Inner {
     by_name: HashMap<String, Inbox>,
-    by_address: HashMap<SocketAddr, Whose>,
+    by_address: HashMap<Peer, Whose>,
 }
 
 #[derive(Debug)]
@@ -49,7 +53,7 @@ struct Whose {
 #[derive(Debug)]
 struct Inbox {
     sender: mpsc::Sender<Datagram>,
-    addresses: Vec<SocketAddr>,
+    addresses: Vec<Peer>,
 }
 
 /// A session's place at the switchboard; given back when dropped.
@@ -72,16 +76,28 @@ impl Switchboard {
         Plugged { board: self.clone(), name, inbox }
     }
 
-    /// Brings a datagram to its session.
-    pub fn pass(&self, at: Instant, received: Received<'_>) {
-        let Received { from, to, bytes } = received;
+    /// Brings a datagram to its session. Whether there is one.
+    pub fn pass(&self, at: Instant, received: Received<'_>) -> bool {
+        let Received { protocol, from, to, bytes } = received;
+        let peer = (protocol, from);
         let mut inner = self.lock();
         if let Some(name) = name_in(bytes) {
-            inner.introduce(from, &name);
+            inner.introduce(peer, &name);
         }
-        let Some(sender) = inner.by_address.get(&from).map(|whose| whose.sender.clone()) else { return };
+        let Some(sender) = inner.by_address.get(&peer).map(|whose| whose.sender.clone()) else { return false };
         drop(inner);
-        let _ = sender.try_send(Datagram { at, from, to, bytes: bytes.into() });
+        let _ = sender.try_send(Datagram { at, protocol, from, to, bytes: bytes.into() });
+        true
+    }
+
+    /// From now on this address is nobody's: its connection is closed.
+    pub fn forget(&self, protocol: Protocol, from: SocketAddr) {
+        let peer = (protocol, from);
+        let mut inner = self.lock();
+        let Some(whose) = inner.by_address.remove(&peer) else { return };
+        if let Some(inbox) = inner.by_name.get_mut(&whose.name) {
+            inbox.addresses.retain(|address| *address != peer);
+        }
     }
 }
 
@@ -97,7 +113,7 @@ fn name_in(bytes: &[u8]) -> Option<String> {
 
 impl Inner {
     /// From now on this address is that session's, if there is one of that name.
-    fn introduce(&mut self, from: SocketAddr, name: &str) {
+    fn introduce(&mut self, from: Peer, name: &str) {
         if self.by_address.get(&from).is_some_and(|whose| whose.name == name) {
             return;
         }
@@ -123,31 +139,18 @@ impl Drop for Plugged {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::clock;
-
-    /// An ICE check of the session `name`: user name, priority and a proof that nobody here looks at (RFC 8489
-    /// sections 5 and 14, RFC 8445 section 7.1.1).
-    fn check(name: &str) -> Vec<u8> {
-        let user = format!("{name}:them");
-        let mut attributes = Vec::new();
-        for (kind, value) in [(0x06, user.as_bytes()), (0x24, &[0, 0, 0, 1]), (0x08, &[0; 20])] {
-            attributes.extend([0, kind, 0, value.len() as u8]);
-            attributes.extend(value);
-            attributes.resize(attributes.len().next_multiple_of(4), 0);
-        }
-        let head = [0, 1, 0, attributes.len() as u8, 0x21, 0x12, 0xa4, 0x42];
-        [&head[..], &[7; 12], &attributes].concat()
-    }
+    use crate::{call::fixtures::check, host::clock};
 
     struct Line {
         board: Arc<Switchboard>,
+        protocol: Protocol,
         from: SocketAddr,
     }
 
     impl Line {
-        fn says(&self, bytes: &[u8]) {
+        fn says(&self, bytes: &[u8]) -> bool {
             let to = "10.0.0.1:8443".parse().unwrap();
-            self.board.pass(clock::instant(), Received { from: self.from, to, bytes });
+            self.board.pass(clock::instant(), Received { protocol: self.protocol, from: self.from, to, bytes })
         }
     }
 
@@ -159,7 +162,7 @@ mod tests {
     fn an_address_is_the_sessions_that_it_last_asked_for() {
         let board = Arc::new(Switchboard::default());
         let (mut a, mut b) = (board.plug("aaaa".into()), board.plug("bbbb".into()));
-        let line = Line { board: board.clone(), from: "192.0.2.7:5000".parse().unwrap() };
+        let line = Line { board: board.clone(), protocol: Protocol::Udp, from: "192.0.2.7:5000".parse().unwrap() };
         line.says(&[0x80, 0, 1]);
         line.says(&check("cccc"));
         assert_eq!((heard(&mut a), heard(&mut b)), (0, 0), "nobody is asked for yet");
@@ -181,8 +184,26 @@ mod tests {
         let board = Arc::new(Switchboard::default());
         let mut session = board.plug("aaaa".into());
         for port in 1..100 {
-            Line { board: board.clone(), from: SocketAddr::from(([192, 0, 2, 7], port)) }.says(&check("aaaa"));
+            let from = SocketAddr::from(([192, 0, 2, 7], port));
+            Line { board: board.clone(), protocol: Protocol::Udp, from }.says(&check("aaaa"));
         }
         assert_eq!(heard(&mut session), ADDRESSES);
+    }
+
+    #[test]
+    fn an_address_is_one_peer_by_udp_and_another_by_tcp_and_a_closed_connection_makes_room() {
+        let board = Arc::new(Switchboard::default());
+        let (mut a, mut b) = (board.plug("aaaa".into()), board.plug("bbbb".into()));
+        let from = "192.0.2.7:5000".parse().unwrap();
+        let [udp, tcp] = [Protocol::Udp, Protocol::Tcp].map(|protocol| Line { board: board.clone(), protocol, from });
+        assert!(udp.says(&check("aaaa")) && !tcp.says(&[0x80, 0, 1]));
+        assert!(tcp.says(&check("bbbb")) && udp.says(&[0x80, 0, 1]));
+        assert_eq!((heard(&mut a), heard(&mut b)), (2, 1));
+        for _ in 0..100 {
+            board.forget(Protocol::Tcp, from);
+            assert!(!tcp.says(&[0x80, 0, 1]) && tcp.says(&check("bbbb")));
+        }
+        assert!(udp.says(&[0x80, 0, 1]));
+        assert_eq!((heard(&mut a), heard(&mut b)), (1, 100));
     }
 }

@@ -1,6 +1,6 @@
 //! From the sections as they were read to the settings: what one key cannot know alone. Pure.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, net::SocketAddr};
 
 use super::{
     certificate,
@@ -9,7 +9,7 @@ use super::{
     reader::{Opened, Read, Reader},
     settings::{
         Api, ApiClient, ApiTls, Broker, BrokerClient, BrokerTls, Call, Data, District, Evidence, Headquarters,
-        IceServer, Media, Objects, S3, Supervision, WebRtc,
+        IceServer, Media, Objects, S3, Supervision, WebRtc, WebRtcTcp,
     },
     units::{show_duration, show_size},
 };
@@ -166,8 +166,8 @@ pub(super) fn api(reader: &mut Reader<'_>, keys: &keys::Api, call: Option<&Call>
 
 /// One port number for HTTP and WebRTC, unless told otherwise: one hole in a firewall.
 pub(super) fn webrtc(reader: &mut Reader<'_>, keys: &keys::WebRtc, api: &Api) -> WebRtc {
-    let public = keys.public.iter().flat_map(|all| &all.value);
-    for address in public.clone().filter(|a| a.value.ip().is_unspecified()) {
+    let [public, public_tcp] = [&keys.public, &keys.public_tcp].map(|all| all.iter().flat_map(|all| &all.value));
+    for address in public.clone().chain(public_tcp.clone()).filter(|a| a.value.ip().is_unspecified()) {
         let what = format!("{} is every address of this machine, and none that a browser can be told", address.value);
         reader.error(Code::BadValue, &address.at, what).write("the router's own address, such as \"203.0.113.7:8443\"");
     }
@@ -184,7 +184,20 @@ pub(super) fn webrtc(reader: &mut Reader<'_>, keys: &keys::WebRtc, api: &Api) ->
         Some(IceServer { url: url.value.clone(), login })
     };
     let ice_servers = servers.filter_map(server).collect();
-    WebRtc { listen, public: public.map(|address| address.value).collect(), ice_servers }
+    if let (Some(public), None) = (&keys.public_tcp, &keys.tcp) {
+        reader
+            .warning(Code::NoEffect, &public.at, "public_tcp has no effect without tcp")
+            .write("tcp = \"0.0.0.0:8444\" beside it");
+    }
+    let public: Vec<SocketAddr> = public.map(|address| address.value).collect();
+    let tcp = keys.tcp.as_ref().map(|tcp| WebRtcTcp {
+        listen: tcp.value,
+        public: match keys.public_tcp {
+            Some(_) => public_tcp.map(|address| address.value).collect(),
+            None => public.iter().map(|address| SocketAddr::new(address.ip(), tcp.value.port())).collect(),
+        },
+    });
+    WebRtc { listen, public, tcp, ice_servers }
 }
 
 pub(super) fn call(reader: &mut Reader<'_>, keys: &keys::Call) -> Option<Call> {

@@ -162,6 +162,10 @@ sections! {
         Optional listen: Listen = "0.0.0.0:8443";
         /// Addresses that a router forwards to that port, for browsers beyond it.
         Optional public: OneOrMore<Listen> = ["203.0.113.7:8443"];
+        /// TCP address and port, for browsers behind firewalls that let no UDP through. None when left out.
+        Optional tcp: Listen = "0.0.0.0:8444";
+        /// Addresses that a router forwards to the port of tcp. Those of public, with the port of tcp, when left out.
+        Optional public_tcp: OneOrMore<Listen> = ["203.0.113.7:443"];
         /// STUN and TURN servers that browsers are told of.
         Default ice_server: Each<IceServer>;
     }

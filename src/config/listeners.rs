@@ -1,4 +1,4 @@
-//! Addresses to listen on: two that want the same port, and ports that something else has. Pure.
+//! Addresses to listen on, by TCP: two that want the same port, and ports that something else has. Pure.
 
 use std::{
     io::ErrorKind,
@@ -19,6 +19,7 @@ pub(super) fn check(reader: &mut Reader<'_>, keys: &keys::Root) {
         all.extend(broker.value.tls.as_ref().and_then(|tls| tls.value.listen.as_ref()));
     }
     all.extend(keys.api.as_ref().and_then(|api| api.value.listen.as_ref()));
+    all.extend(keys.webrtc.as_ref().and_then(|webrtc| webrtc.value.tcp.as_ref()));
     for (i, listen) in all.iter().enumerate() {
         if let Some(other) = all[..i].iter().find(|other| collide(other.value, listen.value)) {
             let what = format!("{} is taken by {} on line {}", listen.value, other.at.key, reader.line(&other.at));

@@ -148,8 +148,19 @@ pub struct WebRtc {
     pub listen: SocketAddr,
     /// Addresses that a router forwards to it.
     pub public: Vec<SocketAddr>,
+    /// TCP, for browsers that UDP does not reach.
+    pub tcp: Option<WebRtcTcp>,
     /// STUN and TURN servers that browsers are told of.
     pub ice_servers: Vec<IceServer>,
+}
+
+/// `tcp` and `public_tcp` of `[webrtc]`
+#[derive(Debug, Clone)]
+pub struct WebRtcTcp {
+    /// Address.
+    pub listen: SocketAddr,
+    /// Addresses that a router forwards to it.
+    pub public: Vec<SocketAddr>,
 }
 
 /// `[[webrtc.ice_server]]`
@@ -261,10 +272,11 @@ pub struct Media {
 }
 
 impl Config {
-    /// Every listener of the gateway, with the key that names it.
+    /// Every TCP listener of the gateway, with the key that names it.
     pub fn listeners(&self) -> Vec<(&'static str, SocketAddr)> {
         let plain = self.broker.listen.map(|at| ("broker.listen", at));
         let tls = self.broker.tls.as_ref().map(|tls| ("broker.tls.listen", tls.listen));
-        plain.into_iter().chain(tls).chain([("api.listen", self.api.listen)]).collect()
+        let webrtc = self.webrtc.tcp.as_ref().map(|tcp| ("webrtc.tcp", tcp.listen));
+        plain.into_iter().chain(tls).chain([("api.listen", self.api.listen)]).chain(webrtc).collect()
     }
 }

@@ -180,7 +180,7 @@ fn live(page: &mut Page, shared: &Shared) {
     let Some(calls) = shared.exchange.calls() else { return };
     let stats = calls.stats();
     page.gauge("webrtc_sessions", "Browsers that are shown live pictures", stats.sessions as u64);
-    page.counter("webrtc_dropped_datagrams", "Datagrams to browsers that the kernel had no room for", stats.dropped);
+    page.counter("webrtc_dropped_datagrams", "Datagrams to browsers that found no room", stats.dropped);
 }
 
 fn uplink(page: &mut Page, shared: &Shared) {

@@ -64,7 +64,8 @@ pub(super) fn intake(config: &Config) -> Result<intake::Settings, Error> {
 /// How browsers reach live pictures.
 pub(super) fn calls(config: &Config) -> call::Settings {
     let webrtc = &config.webrtc;
-    call::Settings { listen: webrtc.listen, public: webrtc.public.clone(), sessions: SESSIONS }
+    let tcp = webrtc.tcp.as_ref().map(|tcp| call::Tcp { listen: tcp.listen, public: tcp.public.clone() });
+    call::Settings { listen: webrtc.listen, public: webrtc.public.clone(), tcp, sessions: SESSIONS }
 }
 
 /// The ways to headquarters.

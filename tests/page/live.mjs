@@ -1,12 +1,13 @@
 // Watches a camera live in a real browser, if wanted over a bad line, and prints what the browser counted.
-// node live.mjs URL CAMERA SECONDS [loss=0.05] [delay=150] [crash=1]: with `crash` the browser is killed at the end.
+// node live.mjs URL CAMERA SECONDS [loss=0.05] [delay=150] [crash=1] [tcp=PORT]: with `crash` the browser is killed at the end;
+// with `tcp` it is told of no address by UDP, as if a firewall let none through, and of that port by TCP.
 
 import { execFileSync } from 'node:child_process';
 import dgram from 'node:dgram';
 import { chromium } from 'playwright-core';
 
 const [base, camera, seconds, ...rest] = process.argv.slice(2);
-const { loss = 0, delay = 0, crash = 0 } = Object.fromEntries(rest.map((one) => one.split('=')).map(([name, value]) => [name, Number(value)]));
+const { loss = 0, delay = 0, crash = 0, tcp = 0 } = Object.fromEntries(rest.map((one) => one.split('=')).map(([name, value]) => [name, Number(value)]));
 
 const FLAGS = [
   '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update',
@@ -36,6 +37,7 @@ const browser = await chromium.launch({ executablePath: '/usr/bin/chromium', hea
 const page = await (await browser.newContext()).newPage();
 await page.goto(`${base}/healthz`);
 await page.exposeFunction('throughBadLine', async (answer) => {
+  if (tcp) return answer.replace(/a=candidate:.* udp .*\r\n/g, '').replace(/(a=candidate:.* tcp .*) \d+( typ host tcptype)/g, `$1 ${tcp}$2`);
   if (!loss && !delay) return answer;
   const port = Number(/a=candidate:\S+ 1 udp \d+ \S+ (\d+) typ host/.exec(answer)[1]);
   return answer.replaceAll(` ${port} typ host`, ` ${await badLine(port)} typ host`);
@@ -70,16 +72,23 @@ const seen = await page.evaluate(async ({ url, seconds, crash }) => {
   times.answer = performance.now() - begun;
   if (answered.status !== 201) return { status: answered.status, answer };
   await peer.setRemoteDescription({ type: 'answer', sdp: await window.throughBadLine(answer) });
-  await new Promise((done) => setTimeout(done, seconds * 1000));
+  const wait = () => new Promise((done) => setTimeout(done, seconds * 500));
+  const decoded = async () => [...(await peer.getStats()).values()].find((one) => one.framesDecoded)?.framesDecoded ?? 0;
+  await wait();
+  const halfway = await decoded();
+  await wait();
   if (crash) return { status: answered.status, frames: held.length };
-  const result = { status: answered.status, times, size: [video.videoWidth, video.videoHeight] };
+  const result = { status: answered.status, times, halfway, size: [video.videoWidth, video.videoHeight] };
   const bins = new Float32Array(analyser.frequencyBinCount);
   analyser.getFloatFrequencyData(bins);
   const loudest = bins.reduce((best, value, i) => (value > bins[best] ? i : best), 0);
   result.loudest = { hz: Math.round((loudest * context.sampleRate) / analyser.fftSize), db: Math.round(bins[loudest]) };
   const half = held.slice(held.length / 2).sort((a, b) => a - b);
   result.held_ms = half[Math.floor(half.length / 2)];
-  for (const one of (await peer.getStats()).values()) {
+  const stats = await peer.getStats();
+  const transport = [...stats.values()].find((one) => one.type === 'transport');
+  result.protocol = stats.get(stats.get(transport.selectedCandidatePairId).remoteCandidateId).protocol;
+  for (const one of stats.values()) {
     if (one.type !== 'inbound-rtp') continue;
     const { packetsReceived, packetsLost, framesDecoded, keyFramesDecoded, nackCount, pliCount, totalSamplesReceived, concealedSamples, freezeCount } = one;
     result[one.kind] = { packetsReceived, packetsLost, framesDecoded, keyFramesDecoded, nackCount, pliCount, totalSamplesReceived, concealedSamples, freezeCount };
