@@ -160,8 +160,12 @@ struct Events(BufReader<TcpStream>);
 
 impl Events {
     fn open(gateway: &Gateway<'_>, last: Option<u64>) -> Self {
-        let last = last.map(|l| l.to_string());
-        let headers: Vec<_> = last.iter().map(|l| ("Last-Event-ID", l.as_str())).collect();
+        Self::saying(gateway, last.map(|l| l.to_string()).as_deref())
+    }
+
+    /// Of a reader that says so of where it was.
+    fn saying(gateway: &Gateway<'_>, last: Option<&str>) -> Self {
+        let headers: Vec<_> = last.iter().map(|l| ("Last-Event-ID", *l)).collect();
         let mut reader = BufReader::new(gateway.request("GET", "/v1/events", &headers, "").unwrap());
         let mut line = String::new();
         reader.read_line(&mut line).unwrap();
@@ -196,6 +200,15 @@ impl Events {
                 return event;
             }
         }
+    }
+}
+
+#[test]
+fn a_reader_of_events_that_does_not_say_where_it_was_is_told_to_read_all_anew() {
+    let site = Site::new().buttons(1);
+    let gateway = site.start();
+    for last in ["the last one", "-1", "18446744073709551616", "99999999999999999"] {
+        assert_eq!(Events::saying(&gateway, Some(last)).next().1, "reset", "{last:?}");
     }
 }
 

@@ -51,7 +51,7 @@ pub(super) async fn buttons(State(api): State<Api>) -> Json<Value> {
         json!({
             "id": b.id, "name": b.name, "at": b.at,
             "condition": board.condition_of(&b.id),
-            "unit": b.unit.as_ref().map(|_| CameraId::of_unit(&b.id)),
+            "unit": b.has_camera().then(|| CameraId::of_unit(&b.id)), "kind": b.kind(),
         })
     };
     Json(json!({ "buttons": api.gateway.inventory().buttons().iter().map(line).collect::<Vec<_>>() }))

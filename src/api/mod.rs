@@ -82,6 +82,7 @@ pub fn router(api: Api, extra: Router) -> Router {
         .route("/v1/units/{button}/session/{session}", delete(unit::end))
         .route("/v1/units/{button}/press", post(unit::press))
         .route("/v1/units/{button}/events", get(unit::events))
+        .route("/v1/units/{button}/ice-servers", get(call::ice_servers))
         .route("/v1/units/{button}/prompts/{name}", get(unit::prompt))
         .route_layer(middleware::from_fn_with_state(api.clone(), unit::guard));
     let extra = extra.layer(behind(Right::Steps));

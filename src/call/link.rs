@@ -156,7 +156,13 @@ mod tests {
 
     /// Reports of so many seconds from one on; gives when it changed, and to what.
     fn reports(link: &mut Link, from: u64, seconds: u64, report: Report) -> Vec<(u64, Level)> {
-        (from..from + seconds).filter_map(|s| link.report(report, at(s)).then(|| (s, link.level()))).collect()
+        let mut changes = Vec::new();
+        for second in from..from + seconds {
+            if link.report(report, at(second)) {
+                changes.push((second, link.level()));
+            }
+        }
+        changes
     }
 
     #[test]

@@ -8,10 +8,10 @@ const KEPT_MS = 300000;
 let held = null;
 let heldAt = 0;
 
-/** For `new RTCPeerConnection({ iceServers })`. */
-export async function iceServers() {
+/** For `new RTCPeerConnection({ iceServers })`; a unit asks at a path of its own. */
+export async function iceServers(path = '/v1/ice-servers') {
   if (held && performance.now() - heldAt < KEPT_MS) return held;
-  const answer = await json('/v1/ice-servers').catch(() => ({ ice_servers: held ?? [] }));
+  const answer = await json(path).catch(() => ({ ice_servers: held ?? [] }));
   held = (answer.ice_servers ?? []).map(({ urls, username, credential }) => ({ urls, ...(username ? { username, credential } : {}) }));
   heldAt = performance.now();
   return held;

@@ -14,7 +14,7 @@ const LOOK_MS = 15000;
 const WANTED = { audio: { echoCancellation: true, noiseSuppression: true, autoGainControl: true }, video: { width: { ideal: 1280 }, height: { ideal: 720 }, frameRate: { ideal: 20, max: 30 } } };
 
 export class UnitLine {
-  #path;
+  #unit;
   #peer = null;
   #timer = null;
   #wait = FIRST_WAIT_MS;
@@ -28,7 +28,7 @@ export class UnitLine {
 
   /** For `button`, with the operator's pictures and voice in `video`. `onChange()` when `up` or `missing` changes. */
   constructor(button, video, onChange) {
-    this.#path = `/v1/units/${encodeURIComponent(button)}/session`;
+    this.#unit = `/v1/units/${encodeURIComponent(button)}`;
     this.video = video;
     this.onChange = onChange;
     this.#open().then(() => this.#connect());
@@ -64,7 +64,7 @@ export class UnitLine {
   #sender = (kind) => this.#peer?.getTransceivers()[kind === 'audio' ? 0 : 1]?.sender;
 
   async #connect() {
-    const peer = new RTCPeerConnection({ iceServers: await iceServers(), bundlePolicy: 'max-bundle' });
+    const peer = new RTCPeerConnection({ iceServers: await iceServers(`${this.#unit}/ice-servers`), bundlePolicy: 'max-bundle' });
     this.#peer = peer;
     this.#timer = setTimeout(() => this.#again(peer), PATIENCE_MS);
     const stream = new MediaStream();
@@ -76,7 +76,7 @@ export class UnitLine {
       peer.addTransceiver(audio ?? 'audio', { direction: 'sendrecv' });
       preferH264(peer.addTransceiver(video ?? 'video', { direction: 'sendrecv', sendEncodings: [{ maxBitrate: 2500000 }] }));
       await peer.setLocalDescription(await peer.createOffer());
-      const answer = await request(this.#path, { method: 'POST', headers: { 'Content-Type': 'application/sdp' }, body: peer.localDescription.sdp, signal: AbortSignal.timeout(PATIENCE_MS) });
+      const answer = await request(`${this.#unit}/session`, { method: 'POST', headers: { 'Content-Type': 'application/sdp' }, body: peer.localDescription.sdp, signal: AbortSignal.timeout(PATIENCE_MS) });
       this.refused = false;
       if (this.#peer !== peer) return;
       await peer.setRemoteDescription({ type: 'answer', sdp: await answer.text() });
