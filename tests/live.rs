@@ -144,7 +144,7 @@ fn on_a_thin_link_the_cameras_lighter_stream_is_shown_and_the_sound_goes_on() {
     let site = site.with(&format!("sub_url = \"{url}/sub\"\n")).window(10, 5);
     let gateway = site.start();
     gateway.cameras_live(1, Duration::from_secs(5));
-    let Some(seen) = watch(&gateway, "cam", 20, &["loss=0.15", "delay=150"]) else { return };
+    let Some(seen) = watch(&gateway, "cam", 30, &["loss=0.15", "delay=150"]) else { return };
     assert_eq!(seen["size"], serde_json::json!([640, 360]), "{seen}");
     assert!(count(&seen, "video", "framesDecoded") > 60, "{seen}");
     assert!(count(&seen, "audio", "totalSamplesReceived") > 100_000, "{seen}");

@@ -183,6 +183,12 @@ impl Feed {
         }
     }
 
+    /// The browser is there.
+    pub fn connected(&mut self) {
+        self.link.begins(clock::mono());
+        self.begin_anew();
+    }
+
     /// The browser has nothing to decode from: it gets the ring's last key frame, and what came since.
     pub fn begin_anew(&mut self) {
         self.restarted = clock::instant();

@@ -9,14 +9,15 @@ use std::{collections::VecDeque, time::Duration};
 use crate::district::clock::Mono;
 
 /// Of the packets so many are lost: beyond that, sending them again does not mend a stream of its size. A light one bears more.
-const LOSS: f32 = 0.08;
+const LOSS: f32 = 0.1;
 const LOSS_LIGHT: f32 = 0.3;
 /// The way takes so much longer than it did at best: what is sent queues.
 const QUEUES: Duration = Duration::from_millis(250);
 /// Of so many reports, so many must be bad.
 const REPORTS: usize = 4;
 const BAD: usize = 2;
-/// After a change nothing is judged for so long: what was under way is still reported.
+/// After a change, and after the burst that a viewer begins with, nothing is judged for so long: what was under way is still
+/// reported.
 const SETTLES: Duration = Duration::from_secs(3);
 /// More is tried again after so long without a bad report; twice as long after each try that failed, up to the longest.
 const TRY: Duration = Duration::from_secs(15);
@@ -73,6 +74,11 @@ impl Link {
             good_since: None,
             wait: TRY,
         }
+    }
+
+    /// The viewer begins now, with a burst.
+    pub fn begins(&mut self, now: Mono) {
+        self.changed = Some(now);
     }
 
     /// How much it carries.

@@ -221,7 +221,7 @@ impl Session {
             Event::Connected => {
                 self.progress.send_replace(Progress::Connected);
                 self.until = clock::instant() + LOST;
-                self.feeds.iter_mut().for_each(Feed::begin_anew);
+                self.feeds.iter_mut().for_each(Feed::connected);
             }
             Event::KeyframeRequest(request) => {
                 let asked = self.feeds.iter_mut().find(|feed| feed.has(request.mid));
