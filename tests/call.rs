@@ -161,7 +161,8 @@ fn an_operator_and_a_unit_with_a_screen_see_and_hear_each_other() {
         let document = gateway.get(&format!("/v1/incidents/{incident}")).json();
         let evidence = document["evidence"].as_array().unwrap();
         let voice = evidence.iter().find(|e| e["camera"] == "operator")?;
-        (voice["object_count"].as_u64()? > 1).then_some(document.clone())
+        let told = document["timeline"].as_array().unwrap().iter().any(|t| t["what"] == "hung up by Ayesha");
+        (told && voice["object_count"].as_u64()? > 1).then_some(document.clone())
     });
     let lines: Vec<_> = document["timeline"].as_array().unwrap().iter().map(|t| t["what"].as_str().unwrap()).collect();
     for line in ["answered by Ayesha", "Bilal listens", "the unit waits", "handed over to Dilshad", "hung up by Ayesha"]
@@ -267,6 +268,40 @@ fn an_operator_and_a_camera_with_a_speaker_hear_each_other_and_it_is_told_who_sp
         (sound::latest(again.path(), &TONES) == Some(1000.0)).then_some(())
     });
     parties.until("Ayesha", "sees and hears the unit again", |seen| frames(seen) > 15 && hears(seen, 0, 440));
+
+    // A gateway that is stopped in the middle of it waits for nobody.
+    assert!(gateway.stop().success());
+    let log = std::fs::read_to_string(site.log()).unwrap();
+    assert!(!log.contains("did not end in time"), "{log}");
+}
+
+#[test]
+fn while_she_speaks_a_unit_that_hears_its_own_speaker_is_not_heard_also_when_she_called_back() {
+    let rig = cameras_with(0, 0, &[]);
+    let site = with_speaker(rig.port, "half_duplex = true\n");
+    let gateway = site.start();
+    gateway.cameras_live(1, Duration::from_secs(1));
+    let Some(mut parties) = Parties::of(gateway.api) else { return };
+    let incident = press(&gateway);
+    for who in ["Ayesha", "Bilal"] {
+        parties.let_do(json!({"do": "join", "who": who, "incident": incident, "tone": 1000}));
+        until_call(&gateway, "answered");
+        parties.until(who, "does not hear it", |seen| !hears(seen, 0, 440));
+        parties.let_do(json!({"do": "tone", "who": who, "level": 0}));
+        parties.until(who, "hears it", |seen| hears(seen, 0, 440));
+        parties.let_do(json!({"do": "tone", "who": who, "level": 0.3}));
+        parties.until(who, "does not hear it again", |seen| !hears(seen, 0, 440));
+        assert_eq!(parties.let_do(json!({"do": "leave", "who": who}))["status"], 204);
+        until_call(&gateway, "ended");
+    }
+
+    // Closed, nobody's microphone is open any more.
+    parties.let_do(json!({"do": "join", "who": "Chand", "incident": incident}));
+    until_call(&gateway, "answered");
+    assert_eq!(gateway.post(None, &format!("/v1/incidents/{incident}/close"), "").status, 204);
+    eventually(SOON, "the session ends", || {
+        gateway.get("/metrics").text().contains("chowki_webrtc_sessions 0\n").then_some(())
+    });
 }
 
 #[test]

@@ -70,6 +70,8 @@ pub(super) struct Feed {
     link: Link,
     /// Times that the browser lost its pictures.
     plis: u64,
+    /// Pictures were sent since the last report.
+    sent: bool,
     video: Option<Out>,
     audio: Option<Out>,
     /// Nothing can be decoded before the next key frame.
@@ -97,7 +99,18 @@ impl Feed {
     pub fn new(tap: Tap) -> Self {
         let (reader, restarted) = (tap.shown.ring.reader(Start::LastKey), clock::instant());
         let link = Link::new(tap.shown.lighter.is_some());
-        Self { tap, reader, light: None, link, plis: 0, video: None, audio: None, wants_key: true, restarted }
+        Self {
+            tap,
+            reader,
+            light: None,
+            link,
+            plis: 0,
+            sent: false,
+            video: None,
+            audio: None,
+            wants_key: true,
+            restarted,
+        }
     }
 
     /// What its pictures are encoded in, where there are any yet.
@@ -163,6 +176,10 @@ impl Feed {
     pub fn report(&mut self, plis: u64, loss: f32, round_trip: Option<Duration>) {
         let broken = plis.saturating_sub(std::mem::replace(&mut self.plis, plis));
         let report = Report { loss, round_trip, broken };
+        // A browser that is sent nothing asks for pictures too: that is the camera's fault, and not the link's.
+        if !std::mem::take(&mut self.sent) {
+            return;
+        }
         if !self.link.report(report, clock::mono()) {
             return;
         }
@@ -258,6 +275,7 @@ impl Feed {
             stream.write_rtp(packet.marker(pictures && i == last).nackable(pictures));
         }
         self.wants_key &= !pictures;
+        self.sent |= pictures;
         Some(())
     }
 }

@@ -16,7 +16,7 @@ use super::{board::Board, feeds::Feeds, line, work::Work};
 use crate::{
     call::{Answered, Calls, Inlet, Progress, Refused, SessionId, Shown, Wanted, Why, state::Input, talkback::Prompts},
     district::{
-        call::{CallEvent, CallState, Party, UnitKind},
+        call::{CallEvent, CallState, EndReason, Party, UnitKind},
         camera::{CameraReport, CameraState},
         ids::{ButtonId, CameraId, IncidentId},
         inventory::Inventory,
@@ -34,6 +34,8 @@ struct Shared {
     board: Arc<Board>,
     feeds: Feeds,
     prompts: Arc<Prompts>,
+    /// Of each unit that hears its own speaker: set while the operator speaks there.
+    hushed: HashMap<ButtonId, Arc<AtomicBool>>,
     /// None where its port could not be had.
     calls: Option<Calls>,
     work: mpsc::Sender<Work>,
@@ -74,7 +76,6 @@ struct Screen {
 struct Line {
     incident: IncidentId,
     call: watch::Sender<CallEvent>,
-    hushed: Arc<AtomicBool>,
 }
 
 /// Who asks to take part.
@@ -112,7 +113,9 @@ impl Exchange {
     ) -> Self {
         let (parties, inner) = (AtomicU32::new(1), Mutex::default());
         let prompts = Arc::new(prompts);
-        Self(Arc::new(Shared { inventory, board, feeds, prompts, calls, work, reports, scope, parties, inner }))
+        let half_duplex = inventory.buttons().iter().filter(|b| b.half_duplex);
+        let hushed = half_duplex.map(|b| (b.id.clone(), Arc::default())).collect();
+        Self(Arc::new(Shared { inventory, board, feeds, prompts, hushed, calls, work, reports, scope, parties, inner }))
     }
 
     /// What units play.
@@ -130,6 +133,9 @@ impl Exchange {
         let (button, call) = (&event.button.id, &event.call);
         let Some(inlet) = self.0.feeds.voice(button) else { return };
         inlet.give(call.speaker.as_ref().filter(|_| call.state == CallState::Answered).map(|s| s.party));
+        if call.ended.as_ref().is_some_and(|ended| ended.reason == EndReason::Closed) {
+            self.end_sessions(event.incident);
+        }
         let mut inner = self.0.lock();
         if let Some(line) = inner.lines.get(button).filter(|line| line.incident == event.incident) {
             let over = call.state == CallState::Ended;
@@ -144,10 +150,7 @@ impl Exchange {
         }
         let Some(at) = self.0.inventory.button(button).cloned() else { return };
         let (sender, receiver) = watch::channel(event.clone());
-        let hushed = Arc::new(AtomicBool::new(false));
-        let stands = inner.screens.get(button).is_some_and(|screen| screen.connected);
-        let kept = Line { incident: event.incident, call: sender, hushed: hushed.clone() };
-        inner.lines.insert(button.clone(), kept);
+        inner.lines.insert(button.clone(), Line { incident: event.incident, call: sender });
         drop(inner);
         let line = line::Line {
             button: at.clone(),
@@ -155,30 +158,39 @@ impl Exchange {
             feeds: self.0.feeds.clone(),
             exchange: self.clone(),
             call: receiver,
-            hushed,
+            hushed: self.0.hushed.get(button).cloned(),
         };
-        {
-            let _inside = self.0.calls.as_ref().map(Calls::enter);
-            let speaker = line::speaker(&at, &self.0.prompts, &self.0.scope);
-            self.0.scope.spawn("line", line.run(speaker));
-        }
-        if stands {
-            self.unit(event.incident, true);
+        let _inside = self.0.calls.as_ref().map(Calls::enter);
+        let speaker = line::speaker(&at, &self.0.prompts, &self.0.scope);
+        self.0.scope.spawn("line", line.run(speaker, self.0.scope.stopping()));
+    }
+
+    /// The incident is closed: nobody's microphone is open for it any more.
+    fn end_sessions(&self, incident: IncidentId) {
+        let inner = self.0.lock();
+        let of = inner.operators.iter().filter(|(_, operator)| operator.incident == incident);
+        let sessions: Vec<_> = of.map(|(session, _)| session.clone()).collect();
+        drop(inner);
+        for session in sessions {
+            self.hang_up(&session);
         }
     }
 
-    /// The unit's way of an incident's call stands, or fell.
-    fn unit(&self, incident: IncidentId, voice: bool) {
-        self.happens(incident, Input::Unit(voice));
+    /// Ends a live session. Whether there was one of that name.
+    pub fn hang_up(&self, session: &SessionId) -> bool {
+        self.0.calls.as_ref().is_some_and(|calls| calls.hang_up(session))
     }
 
-    /// Brings to the desk what happened to a call; nobody waits for what comes of it.
-    pub(super) fn happens(&self, incident: IncidentId, input: Input) {
-        let work = self.0.work.clone();
-        self.0.scope.spawn("call event", async move {
-            let (reply, _nobody) = oneshot::channel();
-            let _ = work.send(Work::Call(incident, input, reply)).await;
-        });
+    /// Whether a unit's screen is connected.
+    pub(super) fn screen_stands(&self, button: &ButtonId) -> bool {
+        self.0.lock().screens.get(button).is_some_and(|screen| screen.connected)
+    }
+
+    /// Brings to the desk what happened to a call, in order; nobody waits for what comes of it.
+    pub(super) async fn tell(&self, incident: IncidentId, input: Input) {
+        let (reply, _nobody) = oneshot::channel();
+        // Fails only when the desk has gone.
+        let _ = self.0.work.send(Work::Call(incident, input, reply)).await;
     }
 
     /// Brings to the desk what somebody asks of a call. None: the gateway stops.
@@ -198,8 +210,7 @@ impl Exchange {
         let button = &event.button.id;
         let inlet = shared.feeds.voice(button).cloned();
         let voice = inlet.as_ref().map(|inlet| Shown::of(inlet.ring().clone()));
-        let half_duplex = shared.inventory.button(button).is_some_and(|b| b.half_duplex);
-        let hushed = shared.lock().lines.get(button).filter(|_| half_duplex).map(|line| line.hushed.clone());
+        let hushed = shared.hushed.get(button).cloned();
         let camera = event.camera.as_ref().and_then(|c| shared.feeds.shown(&c.id, hushed)).unwrap_or_default();
         let shown = camera.into_iter().chain(voice).collect();
         let wanted = Wanted { shown, sends: inlet.map(|inlet| (inlet, party)) };
@@ -213,13 +224,16 @@ impl Exchange {
         };
         let (exchange, session, progress) = (self.clone(), answered.session.clone(), answered.progress.clone());
         shared.scope.spawn("operator", async move {
-            exchange.accompany(operator, joining.name, joining.speak, replaces, progress).await;
+            let stays = exchange.accompany(operator, joining.name, joining.speak, replaces, progress).await;
             exchange.0.lock().operators.remove(&session);
+            if !stays {
+                exchange.hang_up(&session);
+            }
         });
         Ok(Joined { answered, party })
     }
 
-    /// Tells the desk of an operator's session as it comes and goes.
+    /// Tells the desk of an operator's session as it comes and goes. Whether the call took it.
     async fn accompany(
         &self,
         operator: Operator,
@@ -227,26 +241,30 @@ impl Exchange {
         speak: bool,
         replaces: Option<u32>,
         mut progress: watch::Receiver<Progress>,
-    ) {
+    ) -> bool {
         let Operator { incident, party, hung_up, .. } = operator;
         let come = progress.wait_for(|p| *p != Progress::Connecting).await.map(|p| *p);
         if !matches!(come, Ok(Progress::Connected)) {
-            return;
+            return true;
         }
         let party_of = Party { party, name };
         let arrived = |speak| Input::Arrived { party: party_of.clone(), speak, replaces };
-        let taken = self.ask(incident, arrived(speak)).await;
+        let mut taken = self.ask(incident, arrived(speak)).await;
         if speak && matches!(taken, Some(Err(_))) {
             // Another was faster.
-            let _ = self.ask(incident, arrived(false)).await;
+            taken = self.ask(incident, arrived(false)).await;
+        }
+        if matches!(taken, Some(Err(_))) {
+            return false;
         }
         let gone = progress.wait_for(|p| matches!(p, Progress::Ended(_))).await.map(|p| *p);
         if self.0.scope.is_stopping() {
             // After the start it rings again, and says why.
-            return;
+            return true;
         }
         let hung_up = hung_up.load(Relaxed) && matches!(gone, Ok(Progress::Ended(Why::HungUp)));
-        let _ = self.ask(incident, Input::Gone { party, hung_up }).await;
+        self.tell(incident, Input::Gone { party, hung_up }).await;
+        true
     }
 
     /// An operator hangs up. Whether there was one in that session.
@@ -296,19 +314,19 @@ impl Exchange {
         mut progress: watch::Receiver<Progress>,
     ) {
         let come = progress.wait_for(|p| *p != Progress::Connecting).await.map(|p| *p);
-        if matches!(come, Ok(Progress::Connected)) && self.screen_changed(&button, &session, true) {
+        if matches!(come, Ok(Progress::Connected)) && self.screen_changed(&button, &session, true).await {
             info!(%button, "a unit's screen is connected");
             inlet.iter().for_each(|inlet| inlet.give(Some(party)));
             self.report(&button, CameraState::Live, "its page is open").await;
         }
         let _ = progress.wait_for(|p| matches!(p, Progress::Ended(_))).await;
-        if self.screen_changed(&button, &session, false) {
+        if !self.0.scope.is_stopping() && self.screen_changed(&button, &session, false).await {
             self.report(&button, CameraState::Unreachable, "its page is not open").await;
         }
     }
 
     /// Whether that is still the unit's session; tells its call.
-    fn screen_changed(&self, button: &ButtonId, session: &SessionId, connected: bool) -> bool {
+    async fn screen_changed(&self, button: &ButtonId, session: &SessionId, connected: bool) -> bool {
         let incident = {
             let mut inner = self.0.lock();
             let Some(screen) = inner.screens.get_mut(button).filter(|s| s.session == *session) else { return false };
@@ -319,7 +337,7 @@ impl Exchange {
             inner.lines.get(button).map(|line| line.incident)
         };
         if let Some(incident) = incident {
-            self.unit(incident, connected);
+            self.tell(incident, Input::Unit(connected)).await;
         }
         true
     }

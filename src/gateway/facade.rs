@@ -127,7 +127,7 @@ impl Facade {
 
     /// Ends a live session. Whether there was one of that name.
     pub fn hang_up(&self, session: &SessionId) -> bool {
-        self.0.exchange.calls().is_some_and(|calls| calls.hang_up(session))
+        self.0.exchange.hang_up(session)
     }
 
     fn port(&self) -> Result<&Calls, Unwatched> {

@@ -48,8 +48,8 @@ pub(super) struct Line {
     pub exchange: Exchange,
     /// The call, as it changes.
     pub call: watch::Receiver<CallEvent>,
-    /// Set while the unit's own sound is kept from the operators.
-    pub hushed: Arc<AtomicBool>,
+    /// Of a unit that hears its own speaker: set while its sound is kept from the operators.
+    pub hushed: Option<Arc<AtomicBool>>,
 }
 
 /// The speaker of a unit, where it has one that is not a screen's.
@@ -71,8 +71,19 @@ pub(super) fn speaker(button: &Button, prompts: &Arc<Prompts>, scope: &Scope) ->
 }
 
 impl Line {
-    /// Serves the unit until the call is over.
-    pub async fn run(mut self, speaker: Option<Speaker>) {
+    /// Serves the unit until the call is over, or the gateway stops.
+    pub async fn run(self, speaker: Option<Speaker>, stopping: impl Future<Output = ()>) {
+        tokio::select! {
+            () = stopping => {}
+            () = self.serve(speaker) => {}
+        }
+    }
+
+    async fn serve(mut self, speaker: Option<Speaker>) {
+        if self.exchange.screen_stands(&self.button.id) {
+            let incident = self.call.borrow().incident;
+            self.exchange.tell(incident, Input::Unit(true)).await;
+        }
         let mut announcer = Announcer::default();
         let mut link = speaker.as_ref().map(Speaker::link);
         let mut speaking = speaker.as_ref().map(Speaker::speaking);
@@ -108,13 +119,11 @@ impl Line {
                         }
                         break;
                     }
-                    Some(up) = changed(&mut link) => self.linked(&event, &up),
-                    Some(speaks) = changed(&mut speaking) => {
-                        self.hushed.store(speaks && self.button.half_duplex, Relaxed);
-                    }
+                    Some(up) = changed(&mut link) => self.linked(&event, &up).await,
+                    Some(speaks) = changed(&mut speaking) => self.hush(speaks),
                     _ = tick.tick(), if talks => {
                         for spoke in ears.hear(&self, &event) {
-                            self.exchange.happens(event.incident, Input::Spoke(spoke));
+                            self.exchange.tell(event.incident, Input::Spoke(spoke)).await;
                         }
                     }
                     () = tokio::time::sleep_until(clock::deadline(looked + LOOK)) => {}
@@ -125,23 +134,27 @@ impl Line {
                 }
             }
         }
-        self.hushed.store(false, Relaxed);
+        self.hush(false);
         let incident = self.call.borrow().incident;
         for spoke in ears.finish() {
-            self.exchange.happens(incident, Input::Spoke(spoke));
+            self.exchange.tell(incident, Input::Spoke(spoke)).await;
         }
         if speaker.is_some() {
-            self.exchange.happens(incident, Input::Unit(false));
+            self.exchange.tell(incident, Input::Unit(false)).await;
         }
     }
 
-    fn linked(&self, event: &CallEvent, link: &Link) {
+    fn hush(&self, speaks: bool) {
+        self.hushed.iter().for_each(|hushed| hushed.store(speaks, Relaxed));
+    }
+
+    async fn linked(&self, event: &CallEvent, link: &Link) {
         match link {
             Link::Connecting => return,
             Link::Up(_) => info!(button = %self.button.id, "the unit's speaker is there"),
             Link::Down(why) => warn!(button = %self.button.id, %why, "the unit's speaker does not answer"),
         }
-        self.exchange.happens(event.incident, Input::Unit(link.is_up()));
+        self.exchange.tell(event.incident, Input::Unit(link.is_up())).await;
     }
 
     /// Whether somebody at headquarters knows of it, proven.

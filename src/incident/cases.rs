@@ -160,7 +160,10 @@ impl Cases {
                 case.document.revision += 1;
                 let proof = command.as_deref().map_or_else(|| "journal".into(), |c| format!("command {c}"));
                 let who = if by.is_empty() { "headquarters".to_owned() } else { by };
-                case.note(at, format!("{} by {who}", name(step)), &proof);
+                // Its call has told of that already.
+                if step != Progress::Answered {
+                    case.note(at, format!("{} by {who}", name(step)), &proof);
+                }
                 if step == Progress::Closed {
                     let slot = (case.document.button.id.clone(), case.document.test);
                     self.open.remove(&slot);
