@@ -25,6 +25,10 @@ use chowki::{
 };
 use tokio::sync::mpsc;
 
+#[path = "support/gateway.rs"]
+mod gateway;
+#[path = "support/mqtt.rs"]
+mod mqtt;
 #[path = "support/rtsp.rs"]
 mod scripted;
 mod support;
@@ -413,4 +417,22 @@ async fn a_full_report_queue_never_holds_the_camera_up_and_the_last_state_gets_t
     assert_eq!(reports.recv().await.unwrap().state, CameraState::Live);
     let newest = tokio::time::timeout(SOON, reports.recv()).await.unwrap().unwrap();
     assert_eq!(newest.state, CameraState::Live, "{newest:?}");
+}
+
+#[test]
+fn a_camera_that_says_what_its_reader_does_not_bear_is_told_and_nobody_else_notices() {
+    // A line that is none, and behind it an attribute: the library that reads SDP panics.
+    const SDP: &str = "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=broken\r\nt=0 0\r\nx\r\na=control:*\r\n";
+    let peer = scripted::camera_that_offers(SDP, |_, _| {});
+    let site = gateway::Site::new().buttons(1).camera("cam", 10, &format!("rtsp://127.0.0.1:{}/", peer.port));
+    let gateway = site.start();
+    let told = support::eventually(gateway::SOON, "the camera is told as unusable", || {
+        let cameras = gateway.get("/v1/cameras").json();
+        let camera = cameras["cameras"][0].clone();
+        (camera["state"] == "unusable").then_some(camera)
+    });
+    assert!(told["detail"].as_str().unwrap().contains("sends what cannot be read"), "{told}");
+    mqtt::Button::connect(gateway.mqtt, "b1").unwrap().press("p-1", "panic");
+    assert_eq!(gateway.incidents().len(), 1);
+    assert!(gateway.stop().success());
 }

@@ -57,7 +57,7 @@ use self::{
     tcp::{Limits, Wires},
 };
 use crate::{
-    host::{clock, scope::Scope, thread::Thread},
+    host::{bulkhead, clock, scope::Scope, thread::Thread},
     media::{
         frame::{Codec, Track},
         ring::Ring,
@@ -285,14 +285,18 @@ impl Calls {
             wanted.shown.into_iter().map(tap).collect()
         };
         let terms = Terms { taps, inlet: wanted.sends };
-        let answered = Session::answer(offer, &candidates, shared.ways.clone(), &shared.board, terms);
+        // Whatever a browser says, it ends no other's session.
+        let answer = || Session::answer(offer, &candidates, shared.ways.clone(), &shared.board, terms);
+        let answered = bulkhead::behind(answer).unwrap_or_else(|burst| Err(Refused::Offer(burst.to_string())));
         let (answer, session) = answered.inspect_err(|_| drop(shared.lock().sessions.remove(&id)))?;
         let (calls, ended, progress) = (self.clone(), id.clone(), session.progress());
         let stopping = shared.scope.stopping();
         let _inside = shared.thread.enter();
         shared.scope.spawn("webrtc session", async move {
             let _meanwhile = meanwhile;
-            session.run(hung_up, stopping).await;
+            if let Err(burst) = bulkhead::behind_all_of(session.run(hung_up, stopping)).await {
+                tracing::error!(%burst, "a browser's session broke");
+            }
             calls.0.lock().sessions.remove(&ended);
         });
         Ok(Answered { session: id, answer, progress })

@@ -99,6 +99,14 @@ pub enum Fault {
         /// What was wrong.
         said: String,
     },
+    /// What it sends is more than the library that reads it bears.
+    #[error("{address}: sends what cannot be read ({said}); report this camera's model with the log")]
+    Unreadable {
+        /// Where.
+        address: String,
+        /// The panic's words.
+        said: String,
+    },
     /// Pictures come, but none that decoding could begin at.
     #[error("{address}: no key frame within {after:?}; set its key-frame interval to 2 seconds or less")]
     NoKeyFrame {
@@ -140,6 +148,7 @@ impl Fault {
             | Fault::Refused { .. }
             | Fault::NoCodec { .. }
             | Fault::Protocol { .. }
+            | Fault::Unreadable { .. }
             | Fault::NoKeyFrame { .. } => CameraState::Unusable,
             Fault::Ended { .. } if delivered => CameraState::Connecting,
             Fault::Ended { .. } => CameraState::Unusable,

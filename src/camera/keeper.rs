@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     district::{camera::CameraReport, clock::Mono, ids::CameraId},
-    host::{clock, scope::Scope},
+    host::{bulkhead, clock, scope::Scope},
     media::{
         frame::{Format, Frame, Track},
         ring::Ring,
@@ -81,8 +81,16 @@ impl Keeper {
         self.intake.ring.end();
     }
 
-    /// One session from connecting to its end.
+    /// One session behind a bulkhead: whatever a camera sends, it ends no other's.
     async fn session(&mut self) -> Fault {
+        match bulkhead::behind_all_of(self.session_as_it_is()).await {
+            Ok(fault) => fault,
+            Err(burst) => self.address.unreadable(&burst),
+        }
+    }
+
+    /// One session from connecting to its end.
+    async fn session_as_it_is(&mut self) -> Fault {
         match self.address.play(self.settings.connect).await {
             Ok(playing) => self.receive(playing).await,
             Err(fault) => fault,

@@ -19,7 +19,10 @@ use super::{
     fault::Fault,
     format::{self, Chosen},
 };
-use crate::district::inventory::{Source, Transport};
+use crate::{
+    district::inventory::{Source, Transport},
+    host::bulkhead::Burst,
+};
 
 /// How long the check after a failure looks whether anything listens at all.
 const PROBE: Duration = Duration::from_secs(1);
@@ -163,6 +166,12 @@ impl Address {
     pub(super) fn too_large(&self, bytes: usize) -> Fault {
         let said = format!("a picture of {} MiB", bytes >> 20);
         Fault::Protocol { address: self.name.clone(), step: "PLAY", said }
+    }
+
+    /// The end of a session in which the library that reads it panicked; what it remembers of sessions goes too.
+    pub(super) fn unreadable(&mut self, burst: &Burst) -> Fault {
+        self.group = Arc::default();
+        Fault::Unreadable { address: self.name.clone(), said: said(&burst.to_string(), &[]) }
     }
 
     /// The end of a session that had played.

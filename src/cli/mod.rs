@@ -15,6 +15,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::host::bulkhead;
+
 /// The edge gateway of a city district: panic buttons, cameras, headquarters.
 #[derive(Debug, Parser)]
 #[command(
@@ -48,6 +50,7 @@ enum Command {
 
 /// Parses the command line and runs it.
 pub fn main() -> ExitCode {
+    bulkhead::abort_without();
     // The one crypto library of the whole binary; a second call changes nothing.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     match Cli::parse().command {

@@ -10,7 +10,8 @@ use std::{
     time::Duration,
 };
 
-const SDP: &str = "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=scripted\r\nt=0 0\r\na=control:*\r\n\
+/// What it offers.
+pub const SDP: &str = "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=scripted\r\nt=0 0\r\na=control:*\r\n\
     m=video 0 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\na=fmtp:96 packetization-mode=1;profile-level-id=64001E;\
     sprop-parameter-sets=Z2QAHqwsaoLA9puCgIKgAAADACAAAAMD0IAA,aO4xshsA\r\na=control:video\r\n";
 
@@ -79,6 +80,14 @@ pub struct Camera {
 
 /// Starts one. `script` is called for each session, with its number from 0; when it returns the connection closes.
 pub fn camera(script: impl Fn(usize, &mut Playing) + Send + Sync + 'static) -> Camera {
+    camera_that_offers(SDP, script)
+}
+
+/// One that offers something else.
+pub fn camera_that_offers(
+    sdp: &'static str,
+    script: impl Fn(usize, &mut Playing) + Send + Sync + 'static,
+) -> Camera {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
     let played = Arc::new(AtomicUsize::new(0));
@@ -87,7 +96,7 @@ pub fn camera(script: impl Fn(usize, &mut Playing) + Send + Sync + 'static) -> C
         for stream in listener.incoming().flatten() {
             let (script, count) = (script.clone(), count.clone());
             std::thread::spawn(move || {
-                if let Some(mut playing) = shake_hands(stream) {
+                if let Some(mut playing) = shake_hands(stream, sdp) {
                     script(count.fetch_add(1, Ordering::SeqCst), &mut playing);
                     let _ = playing.stream.shutdown(Shutdown::Both);
                 }
@@ -97,7 +106,7 @@ pub fn camera(script: impl Fn(usize, &mut Playing) + Send + Sync + 'static) -> C
     Camera { port, played }
 }
 
-fn shake_hands(stream: TcpStream) -> Option<Playing> {
+fn shake_hands(stream: TcpStream, sdp: &str) -> Option<Playing> {
     let mut lines = BufReader::new(stream.try_clone().ok()?);
     loop {
         let request = request(&mut lines)?;
@@ -105,8 +114,8 @@ fn shake_hands(stream: TcpStream) -> Option<Playing> {
         let url = request.first()?.split(' ').nth(1)?.to_owned();
         let extra = match method.as_str() {
             "DESCRIBE" => format!(
-                "Content-Base: {url}/\r\nContent-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{SDP}",
-                SDP.len()
+                "Content-Base: {url}/\r\nContent-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{sdp}",
+                sdp.len()
             ),
             "SETUP" => "Session: 1;timeout=60\r\nTransport: RTP/AVP/TCP;unicast;interleaved=0-1\r\n\r\n".into(),
             _ => "Session: 1\r\n\r\n".into(),
