@@ -276,6 +276,44 @@ fn an_operator_and_a_camera_with_a_speaker_hear_each_other_and_it_is_told_who_sp
 }
 
 #[test]
+fn another_client_than_a_browser_has_the_floor_sees_and_hears_the_unit_and_is_heard_there() {
+    let heard = tempfile::NamedTempFile::new().unwrap();
+    let rig = cameras_with(0, 0, &["--talkfile", heard.path().to_str().unwrap()]);
+    let site = with_speaker(rig.port, "");
+    let gateway = site.start();
+    gateway.cameras_live(1, Duration::from_secs(1));
+    let incident = press(&gateway);
+    if client_is_missing() {
+        eprintln!("SKIPPED: python's aiortc is not installed; only browsers have called");
+        return;
+    }
+    let client = Command::new("python3")
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/rtc.py"))
+        .args(["call", &format!("http://127.0.0.1:{}", gateway.api), &incident, "10", "Ayesha", "1000"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    eventually(SOON, "the unit plays its voice", || {
+        (sound::latest(heard.path(), &TONES) == Some(1000.0)).then_some(())
+    });
+    let ended = client.wait_with_output().unwrap();
+    assert!(ended.status.success());
+    let seen: Value = serde_json::from_slice(&ended.stdout).unwrap();
+    println!("{seen}");
+    assert_eq!((&seen["state"], &seen["deleted"]), (&json!("connected"), &json!([204, 404])), "{seen}");
+    assert_eq!(seen["size"], json!([1920, 1080]), "{seen}");
+    assert!(seen["pictures"].as_u64().unwrap() > 60 && seen["samples"].as_u64().unwrap() > 10_000, "{seen}");
+    assert!(seen["hertz"].as_u64().unwrap().abs_diff(440) < 10, "{seen}");
+    let over = until_call(&gateway, "ended");
+    assert_eq!((&over["ended"]["reason"], &over["ended"]["by"]), (&json!("hung-up"), &json!("Ayesha")));
+}
+
+/// Whether python's aiortc is not installed.
+fn client_is_missing() -> bool {
+    !Command::new("python3").args(["-c", "import aiortc"]).stderr(Stdio::null()).status().unwrap().success()
+}
+
+#[test]
 fn while_she_speaks_a_unit_that_hears_its_own_speaker_is_not_heard_also_when_she_called_back() {
     let rig = cameras_with(0, 0, &[]);
     let site = with_speaker(rig.port, "half_duplex = true\n");

@@ -521,6 +521,20 @@ fn disk_and_memory_that_do_not_suffice_are_warnings() {
 }
 
 #[test]
+fn a_prompt_that_cannot_be_played_is_a_warning_where_it_is_named() {
+    let text = format!("{HEAD}[call]\n[call.prompts]\nhold = \"hold.wav\"\nended = \"ended.wav\"\n");
+    // Silence by mu-law, and a song in a format that no unit plays.
+    let mut sound =
+        b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0\x07\0\x01\0\x40\x1f\0\0\x40\x1f\0\0\x01\0\x08\0data\x04\0\0\0".to_vec();
+    sound.extend([0xff; 4]);
+    let contents = BTreeMap::from([("hold.wav", &*sound.leak()), ("ended.wav", b"ID3 a song".as_slice())]);
+    let all = faults(&text, &Fake { contents, ..Fake::default() });
+    let told: Vec<_> = all.iter().map(|f| (f.line, f.code, f.severity)).collect();
+    assert_eq!(told, [(8, Code::File, Severity::Warning)], "{all:?}");
+    assert!(said(&all[0]).contains("no WAV file"), "{}", said(&all[0]));
+}
+
+#[test]
 fn one_missing_file_named_by_many_cameras_is_one_fault() {
     let cameras: String = (0..50)
         .map(|i| {

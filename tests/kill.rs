@@ -172,7 +172,11 @@ fn every_acknowledged_press_survives_kill_9_in_exactly_one_incident() {
         only_counted += incident.press_count - named;
     }
     let unnamed: Vec<_> = acknowledged.iter().filter(|press| !home.contains_key(*press)).collect();
-    assert_eq!(unnamed.len() as u64, only_counted, "of {count} acknowledged presses these are neither named nor counted");
+    assert_eq!(
+        unnamed.len() as u64,
+        only_counted,
+        "of {count} acknowledged presses these are neither named nor counted"
+    );
 
     // What the gateway holds is what headquarters has.
     for incident in gateway.incidents() {

@@ -102,8 +102,8 @@ fn another_client_than_a_browser_decodes_the_pictures_and_hears_the_tone() {
     let gateway = site.start();
     gateway.cameras_live(1, Duration::from_secs(5));
     let run = Command::new("python3")
-        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/whep.py"))
-        .args([format!("http://127.0.0.1:{}", gateway.api).as_str(), "cam", "5"])
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/rtc.py"))
+        .args(["watch", &format!("http://127.0.0.1:{}", gateway.api), "cam", "5"])
         .output()
         .unwrap();
     if run.status.code() == Some(77) {
@@ -148,6 +148,24 @@ fn on_a_thin_link_the_cameras_lighter_stream_is_shown_and_the_sound_goes_on() {
     assert_eq!(seen["size"], serde_json::json!([640, 360]), "{seen}");
     assert!(count(&seen, "video", "framesDecoded") > 60, "{seen}");
     assert!(count(&seen, "audio", "totalSamplesReceived") > 100_000, "{seen}");
+}
+
+#[test]
+fn on_a_line_that_is_slower_than_the_camera_the_lighter_stream_is_shown_and_the_sound_is_whole() {
+    let rig = cameras(0, 1);
+    let url = format!("rtsp://127.0.0.1:{}", rig.port);
+    let site = Site::new().buttons(1).camera("cam", 10, &format!("{url}/cam0"));
+    let site = site.with(&format!("sub_url = \"{url}/sub\"\n")).window(10, 5);
+    let gateway = site.start();
+    gateway.cameras_live(1, Duration::from_secs(5));
+    // The camera sends 4 Mbit/s, and 400 kbit/s as its lighter stream.
+    let Some(seen) = watch(&gateway, "cam", 24, &["rate=1000", "delay=40"]) else { return };
+    assert_eq!(seen["size"], serde_json::json!([640, 360]), "{seen}");
+    let half = seen["halfway"].as_u64().unwrap();
+    // The second half is the lighter stream's, at 15 a second.
+    assert!(count(&seen, "video", "framesDecoded") > half + 120, "{seen}");
+    let (sound, made_up) = (count(&seen, "audio", "totalSamplesReceived"), count(&seen, "audio", "concealedSamples"));
+    assert!(sound > 20 * 8_000 && made_up * 8 < sound, "{seen}");
 }
 
 #[test]

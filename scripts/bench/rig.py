@@ -210,8 +210,9 @@ class Peers(contextlib.ExitStack):
         roomier(process.pid)
         return Janus(process, port, home / "socket")
 
-    def chowki(self, buttons=1, cameras=(), hq=None, evidence="", name="chowki", env=None, more=""):
-        """A gateway of `buttons` buttons b0000... and these cameras (place, URL); it is ready when this returns."""
+    def chowki(self, buttons=1, cameras=(), hq=None, evidence="", name="chowki", env=None, more="", unit=""):
+        """A gateway of `buttons` buttons b0000... each with such a `unit`, and these cameras (place, URL); it is ready when this
+        returns."""
         home = self.dir / name
         home.mkdir()
         (home / "objects").mkdir()
@@ -224,7 +225,7 @@ class Peers(contextlib.ExitStack):
         if hq:
             text.append(f'[headquarters]\nmqtt = "mqtt://127.0.0.1:{hq}"\nobjects = "file://{home}/objects"')
         for i in range(buttons):
-            text.append(f'[[button]]\nid = "b{i:04}"\nname = "Button {i}"\nat = {list(place(i))}\npassword_file = "bench.password"')
+            text.append(f'[[button]]\nid = "b{i:04}"\nname = "Button {i}"\nat = {list(place(i))}\npassword_file = "bench.password"\n{unit}')
         for i, (at, url) in enumerate(cameras):
             text.append(f'[[camera]]\nid = "cam-{i:04}"\nname = "Camera {i}"\nat = {list(at)}\nurl = "{url}"\n'
                         'username = "admin"\npassword_file = "camera.password"\nrecord = "incident"')

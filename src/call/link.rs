@@ -16,9 +16,12 @@ const QUEUES: Duration = Duration::from_millis(250);
 /// Of so many reports, so many must be bad.
 const REPORTS: usize = 4;
 const BAD: usize = 2;
-/// After a change, and after the burst that a viewer begins with, nothing is judged for so long: what was under way is still
-/// reported.
+/// Where so many are lost, one bad report is enough: nothing is seen meanwhile, and little heard.
+const LOSS_GRAVE: f32 = 0.5;
+/// After a change nothing is judged for so long: what was under way is still reported.
 const SETTLES: Duration = Duration::from_secs(3);
+/// The burst that a viewer begins with is lost in buffers on good links too, and reported within this.
+const BURSTS: Duration = Duration::from_millis(1_500);
 /// More is tried again after so long without a bad report; twice as long after each try that failed, up to the longest.
 const TRY: Duration = Duration::from_secs(15);
 const LONGEST: Duration = Duration::from_secs(240);
@@ -55,7 +58,8 @@ pub struct Link {
     light: bool,
     recent: VecDeque<bool>,
     best: Option<Duration>,
-    changed: Option<Mono>,
+    /// Nothing is judged before.
+    settles: Option<Mono>,
     raised: Option<Mono>,
     good_since: Option<Mono>,
     wait: Duration,
@@ -69,7 +73,7 @@ impl Link {
             light,
             recent: VecDeque::with_capacity(REPORTS),
             best: None,
-            changed: None,
+            settles: None,
             raised: None,
             good_since: None,
             wait: TRY,
@@ -78,7 +82,7 @@ impl Link {
 
     /// The viewer begins now, with a burst.
     pub fn begins(&mut self, now: Mono) {
-        self.changed = Some(now);
+        self.settles = Some(now.after(BURSTS));
     }
 
     /// How much it carries.
@@ -93,7 +97,7 @@ impl Link {
             self.best = Some(best);
             taken > best + QUEUES
         });
-        if self.changed.is_some_and(|at| now.since(at) < SETTLES) {
+        if self.settles.is_some_and(|until| now < until) {
             return false;
         }
         let bad = match self.level {
@@ -111,7 +115,8 @@ impl Link {
         } else {
             self.good_since = None;
         }
-        if self.recent.iter().filter(|bad| **bad).count() >= BAD {
+        let grave = self.level == Level::Full && report.loss > LOSS_GRAVE;
+        if grave || self.recent.iter().filter(|bad| **bad).count() >= BAD {
             return self.lower(now);
         }
         let good = self.good_since.is_some_and(|since| now.since(since) >= self.wait);
@@ -144,7 +149,7 @@ impl Link {
     }
 
     fn set(&mut self, level: Level, now: Mono) {
-        (self.level, self.changed, self.good_since) = (level, Some(now), None);
+        (self.level, self.settles, self.good_since) = (level, Some(now.after(SETTLES)), None);
         self.recent.clear();
     }
 }
@@ -181,6 +186,18 @@ mod tests {
         assert_eq!(reports(&mut link, 24, 60, LOSSY), [], "which bears that");
         let worse = Report { loss: 0.4, ..GOOD };
         assert_eq!(reports(&mut link, 90, 6, worse), [(91, Level::Keys)], "and thinner still");
+    }
+
+    #[test]
+    fn a_viewer_on_a_link_far_too_thin_waits_two_seconds_and_one_whose_burst_was_lost_does_not() {
+        let torn = Report { loss: 0.7, ..GOOD };
+        let mut link = Link::new(true);
+        link.begins(at(0));
+        assert_eq!(reports(&mut link, 1, 5, torn), [(2, Level::Light)]);
+        let mut link = Link::new(true);
+        link.begins(at(0));
+        assert_eq!(reports(&mut link, 1, 1, torn), []);
+        assert_eq!(reports(&mut link, 2, 30, GOOD), []);
     }
 
     #[test]

@@ -13,10 +13,13 @@ use super::{
     },
     units::{show_duration, show_size},
 };
-use crate::district::{
-    inventory::Login,
-    place::{Bounds, Place},
-    secret::Secret,
+use crate::{
+    district::{
+        inventory::Login,
+        place::{Bounds, Place},
+        secret::Secret,
+    },
+    media::wav,
 };
 
 /// What a camera sends in a second when nothing is known of it: 4 Mbit/s, as 1080p at 30 frames usually is.
@@ -217,6 +220,16 @@ pub(super) fn call(reader: &mut Reader<'_>, keys: &keys::Call) -> Option<Call> {
         ("lost", &prompts.lost),
         ("ended", &prompts.ended),
     ];
+    for file in files.iter().filter_map(|(_, file)| file.as_ref()) {
+        // A district without its own words is better than one without a gateway.
+        if let Some(why) = file.value.bytes.as_ref().and_then(|bytes| wav::read(bytes).err()) {
+            reader.warning(
+                Code::File,
+                &file.at,
+                format!("cannot be played, and units play our own in its place: {why}"),
+            );
+        }
+    }
     let prompts = files.into_iter().filter_map(|(name, file)| Some((name, file.as_ref()?.value.path.clone())));
     Some(Call { groups, escalate_after: keys.escalate_after.as_ref()?.value, prompts: prompts.collect() })
 }

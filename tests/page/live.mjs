@@ -1,13 +1,13 @@
 // Watches a camera live in a real browser, if wanted over a bad line, and prints what the browser counted.
-// node live.mjs URL CAMERA SECONDS [loss=0.05] [delay=150] [crash=1] [tcp=PORT]: with `crash` the browser is killed at the end;
-// with `tcp` it is told of no address by UDP, as if a firewall let none through, and of that port by TCP.
+// node live.mjs URL CAMERA SECONDS [loss=0.05] [delay=150] [rate=1000] [crash=1] [tcp=PORT]: `rate` in kbit/s; with `crash` the
+// browser is killed at the end; with `tcp` it is told of no address by UDP, as if a firewall let none through, and of that port by TCP.
 
 import { execFileSync } from 'node:child_process';
-import dgram from 'node:dgram';
 import { chromium } from 'playwright-core';
+import { throughLine } from './line.mjs';
 
 const [base, camera, seconds, ...rest] = process.argv.slice(2);
-const { loss = 0, delay = 0, crash = 0, tcp = 0 } = Object.fromEntries(rest.map((one) => one.split('=')).map(([name, value]) => [name, Number(value)]));
+const { loss = 0, delay = 0, rate = 0, crash = 0, tcp = 0 } = Object.fromEntries(rest.map((one) => one.split('=')).map(([name, value]) => [name, Number(value)]));
 
 const FLAGS = [
   '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update',
@@ -15,32 +15,12 @@ const FLAGS = [
   '--allow-loopback-in-peer-connection',
 ];
 
-/** A line between the browser and `port` that loses and delays in both directions; gives its own port. */
-async function badLine(port) {
-  const near = dgram.createSocket('udp4');
-  const far = new Map();
-  const pass = (send) => Math.random() >= loss && setTimeout(send, delay);
-  near.on('message', (bytes, from) => {
-    const key = `${from.address}:${from.port}`;
-    if (!far.has(key)) {
-      const socket = dgram.createSocket('udp4');
-      socket.on('message', (answer) => pass(() => near.send(answer, from.port, from.address)));
-      far.set(key, socket);
-    }
-    pass(() => far.get(key).send(bytes, port, '127.0.0.1'));
-  });
-  await new Promise((done) => near.bind(0, '127.0.0.1', done));
-  return near.address().port;
-}
-
 const browser = await chromium.launch({ executablePath: '/usr/bin/chromium', headless: true, args: FLAGS });
 const page = await (await browser.newContext()).newPage();
 await page.goto(`${base}/healthz`);
 await page.exposeFunction('throughBadLine', async (answer) => {
   if (tcp) return answer.replace(/a=candidate:.* udp .*\r\n/g, '').replace(/(a=candidate:.* tcp .*) \d+( typ host tcptype)/g, `$1 ${tcp}$2`);
-  if (!loss && !delay) return answer;
-  const port = Number(/a=candidate:\S+ 1 udp \d+ \S+ (\d+) typ host/.exec(answer)[1]);
-  return answer.replaceAll(` ${port} typ host`, ` ${await badLine(port)} typ host`);
+  return loss || delay || rate ? throughLine(answer, { loss, delay, rate }) : answer;
 });
 
 const seen = await page.evaluate(async ({ url, seconds, crash }) => {

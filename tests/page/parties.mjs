@@ -3,9 +3,9 @@
 // node parties.mjs URL
 
 import { execFileSync } from 'node:child_process';
-import dgram from 'node:dgram';
 import readline from 'node:readline';
 import { chromium } from 'playwright-core';
+import { throughLine } from './line.mjs';
 
 const [base] = process.argv.slice(2);
 
@@ -14,24 +14,6 @@ const FLAGS = [
   '--disable-sync', '--autoplay-policy=no-user-gesture-required', '--disable-features=WebRtcHideLocalIpsWithMdns',
   '--allow-loopback-in-peer-connection',
 ];
-
-/** A line between a browser and `port` that loses and delays in both directions; gives its own port. */
-async function badLine(port, { loss = 0, delay = 0 }) {
-  const near = dgram.createSocket('udp4');
-  const far = new Map();
-  const pass = (send) => Math.random() >= loss && setTimeout(send, delay);
-  near.on('message', (bytes, from) => {
-    const key = `${from.address}:${from.port}`;
-    if (!far.has(key)) {
-      const socket = dgram.createSocket('udp4');
-      socket.on('message', (answer) => pass(() => near.send(answer, from.port, from.address)));
-      far.set(key, socket);
-    }
-    pass(() => far.get(key).send(bytes, port, '127.0.0.1'));
-  });
-  await new Promise((done) => near.bind(0, '127.0.0.1', done));
-  return near.address().port;
-}
 
 // ---- what runs in each page
 
@@ -126,11 +108,7 @@ const pages = new Map();
 async function open(who, line) {
   const page = await (await browser.newContext()).newPage();
   await page.goto(`${base}/healthz`);
-  await page.exposeFunction('throughLine', async (answer) => {
-    if (!line) return answer;
-    const port = Number(/a=candidate:\S+ 1 udp \d+ \S+ (\d+) typ host/.exec(answer)[1]);
-    return answer.replaceAll(` ${port} typ host`, ` ${await badLine(port, line)} typ host`);
-  });
+  await page.exposeFunction('throughLine', async (answer) => (line ? throughLine(answer, line) : answer));
   pages.set(who, page);
   return page;
 }

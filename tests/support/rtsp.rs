@@ -84,10 +84,7 @@ pub fn camera(script: impl Fn(usize, &mut Playing) + Send + Sync + 'static) -> C
 }
 
 /// One that offers something else.
-pub fn camera_that_offers(
-    sdp: &'static str,
-    script: impl Fn(usize, &mut Playing) + Send + Sync + 'static,
-) -> Camera {
+pub fn camera_that_offers(sdp: &'static str, script: impl Fn(usize, &mut Playing) + Send + Sync + 'static) -> Camera {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
     let played = Arc::new(AtomicUsize::new(0));

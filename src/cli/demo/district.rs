@@ -25,6 +25,16 @@ pub struct DemoButton {
     at: (f64, f64),
     /// Its MQTT password.
     pub password: String,
+    /// The token of its screen, where it has one; the others are a camera with a microphone.
+    pub screen: Option<String>,
+}
+
+impl DemoButton {
+    /// Where its screen's page is, with what opens it.
+    pub fn page(&self, gateway: &str) -> Option<String> {
+        let token = self.screen.as_ref()?;
+        Some(format!("{}/unit/{}#{token}", gateway.trim_end_matches('/'), self.id))
+    }
 }
 
 struct Mast {
@@ -57,9 +67,9 @@ pub struct Written<'a> {
 }
 
 impl District {
-    /// Five buttons, seven cameras.
+    /// Six buttons, one of them with a screen, and seven cameras.
     pub fn new() -> Self {
-        let button = |id, name, at| DemoButton { id, name, at, password: password() };
+        let button = |id, name, at| DemoButton { id, name, at, password: password(), screen: None };
         let mast = |id, name, at, view, range, clip| Mast { id, name, at, view, range, clip };
         Self {
             buttons: vec![
@@ -68,6 +78,10 @@ impl District {
                 button("saddar-03", "Crossing", (-80.0, 130.0)),
                 button("saddar-04", "Bus stop", (-140.0, -60.0)),
                 button("saddar-05", "Girls' college, gate", (120.0, -130.0)),
+                DemoButton {
+                    screen: Some(password()),
+                    ..button("saddar-06", "Library, help point with a screen", (20.0, -150.0))
+                },
             ],
             masts: vec![
                 mast("cam-0101", "Gate 1 mast", (30.0, -18.0), Some((150.0, 90.0)), 60.0, Clip::Gate),
@@ -84,7 +98,8 @@ impl District {
     /// What the cameras and units serve.
     pub fn streams(&self) -> Vec<DemoCamera> {
         let masts = self.masts.iter().map(|m| DemoCamera { path: m.id.into(), clip: m.clip });
-        let units = self.buttons.iter().map(|b| DemoCamera { path: unit(b.id), clip: Clip::Unit });
+        let with_camera = self.buttons.iter().filter(|b| b.screen.is_none());
+        let units = with_camera.map(|b| DemoCamera { path: unit(b.id), clip: Clip::Unit });
         masts.chain(units).collect()
     }
 
@@ -105,14 +120,26 @@ impl District {
             let _ = write!(
                 text,
                 "\n[[button]]\nid = {:?}\nname = {:?}\nat = [{:.6}, {:.6}]\npassword_file = \"{}.password\"\nsilent_after = \"30s\"\n\
-                 [button.unit]\nurl = {:?}\nusername = {CAMERA_USER:?}\npassword_file = \"cameras.password\"\n",
+                 [button.unit]\n",
                 b.id,
                 b.name,
                 at.lat(),
                 at.lon(),
                 b.id,
-                to.cameras.url(&unit(b.id)),
             );
+            match &b.screen {
+                Some(token) => {
+                    secret(&format!("{}.token", b.id), token)?;
+                    let _ = writeln!(text, "screen = true\ntoken_file = \"{}.token\"", b.id);
+                }
+                None => {
+                    let url = to.cameras.url(&unit(b.id));
+                    let _ = writeln!(
+                        text,
+                        "url = {url:?}\nusername = {CAMERA_USER:?}\npassword_file = \"cameras.password\""
+                    );
+                }
+            }
         }
         for m in &self.masts {
             let at = middle.offset_m(m.at.0, m.at.1);

@@ -40,7 +40,7 @@ Examples:
   chowki demo --press saddar-01 --for 60      press once by itself, end after a minute
   chowki press saddar-01                      from another terminal
 
-Keys: 1-5 press a button, t test press, s seen, d dispatched, c close, u pull the backhaul's plug, x fail a camera, q quit.")]
+Keys: 1-6 press a button, t test press, s seen, d dispatched, c close, u pull the backhaul's plug, x fail a camera, q quit.")]
 pub struct Args {
     /// Port of the page on 127.0.0.1; 0 for any free one. Left out: 8480, or any free one when that is taken.
     #[arg(long)]
@@ -132,7 +132,8 @@ async fn show(args: &Args, place: &Place) -> Result<(), String> {
             None => std::future::pending().await,
         }
     };
-    let pressing = press_once(&demo, args.press.clone());
+    let screens = district.buttons.iter().filter(|b| b.screen.is_some()).count();
+    let pressing = press_once(&demo, screens, args.press.clone());
     tokio::select! {
         () = view::show(&demo, &district, &running.page, place, spoken) => {}
         () = super::asked_to_stop() => {}
@@ -145,11 +146,13 @@ async fn show(args: &Args, place: &Place) -> Result<(), String> {
     Ok(())
 }
 
-/// Presses one button when its device is connected and most cameras are live, then never returns.
-async fn press_once(demo: &Demo, button: Option<String>) -> std::convert::Infallible {
+/// Presses one button when its device is connected and the cameras are live, then never returns. A screen's camera is live once
+/// somebody opens its page.
+async fn press_once(demo: &Demo, screens: usize, button: Option<String>) -> std::convert::Infallible {
     if let Some(button) = button {
         for _ in 0..100 {
-            let ready = demo.facade.board().status_now().is_some_and(|s| s.cameras.bad == 0 && s.buttons.good > 0);
+            let ready =
+                demo.facade.board().status_now().is_some_and(|s| s.cameras.bad <= screens && s.buttons.good > 0);
             if ready {
                 break;
             }

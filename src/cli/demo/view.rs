@@ -55,6 +55,12 @@ pub async fn show(demo: &Demo, district: &District, page: &str, place: &Place, m
     let tty = stdout().is_terminal() && std::io::stdin().is_terminal();
     let mut screen = Screen { tty, footer: String::new() };
     screen.say(&Line::new(Who::Demo, format!("the district's page is at {page}")));
+    for (button, at) in district.buttons.iter().filter_map(|b| Some((b, b.page(page)?))) {
+        screen.say(&Line::new(
+            Who::Demo,
+            format!("{} has a screen; be it, with your camera and microphone: {at}", button.id),
+        ));
+    }
     screen.say(&Line::new(Who::Demo, format!("config, log and headquarters' evidence: {}", place.config().display())));
     if tty {
         let _ = terminal::enable_raw_mode();
@@ -89,7 +95,7 @@ pub fn farewell() {
     }
 }
 
-const KEYS: &str = "keys: 1-5 press a button · t test press · s seen · d dispatched · c close · u pull the plug · x fail a camera · q quit";
+const KEYS: &str = "keys: 1-6 press a button · t test press · s seen · d dispatched · c close · u pull the plug · x fail a camera · q quit";
 
 async fn next_key(keys: &mut Option<EventStream>) -> Option<KeyCode> {
     let Some(stream) = keys else { return std::future::pending().await };
