@@ -56,6 +56,7 @@ impl fmt::Debug for Lighter {
 
 /// The lighter stream of what is shown.
 struct Light {
+    ring: Arc<Ring>,
     reader: Reader,
     parcels: Arc<Parcels>,
     /// Its pictures are shown: until its first key frame those of the other are.
@@ -188,14 +189,15 @@ impl Feed {
             self.light = None;
             self.wants_key = true;
         } else if let Some(Lighter(begin)) = &self.tap.shown.lighter {
-            let (reader, parcels) = (begin().reader(Start::LastKey), Arc::default());
-            self.light = Some(Light { reader, parcels, shown: false });
+            let ring = begin();
+            let reader = ring.reader(Start::LastKey);
+            self.light = Some(Light { ring, reader, parcels: Arc::default(), shown: false });
         }
     }
 
     /// Frames that the ring no longer has, or the lighter stream's. Nobody wants to see the oldest that is left.
     pub fn skipped(&mut self, light: bool) {
-        if !light {
+        if light == self.light.as_ref().is_some_and(|light| light.shown) {
             self.begin_anew();
         }
     }
@@ -206,11 +208,14 @@ impl Feed {
         self.begin_anew();
     }
 
-    /// The browser has nothing to decode from: it gets the ring's last key frame, and what came since.
+    /// The browser has nothing to decode from: it gets the last key frame of what it is shown, and what came since.
     pub fn begin_anew(&mut self) {
         self.restarted = clock::instant();
-        self.reader = self.tap.shown.ring.reader(Start::LastKey);
         self.wants_key = true;
+        match self.light.as_mut().filter(|light| light.shown) {
+            Some(light) => light.reader = light.ring.reader(Start::LastKey),
+            None => self.reader = self.tap.shown.ring.reader(Start::LastKey),
+        }
     }
 
     /// It asks for a key frame. On a bad line it does so again and again, and each answer is more for that line to carry.

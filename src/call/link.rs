@@ -18,9 +18,9 @@ const REPORTS: usize = 4;
 const BAD: usize = 2;
 /// Where so many are lost, one bad report is enough: nothing is seen meanwhile, and little heard.
 const LOSS_GRAVE: f32 = 0.5;
-/// After a change nothing is judged for so long: what was under way is still reported.
+/// After less was chosen nothing is judged for so long: what was under way is still reported.
 const SETTLES: Duration = Duration::from_secs(3);
-/// The burst that a viewer begins with is lost in buffers on good links too, and reported within this.
+/// The burst that a viewer begins with, and that more begins with, is lost in buffers on good links too, and reported within this.
 const BURSTS: Duration = Duration::from_millis(1_500);
 /// More is tried again after so long without a bad report; twice as long after each try that failed, up to the longest.
 const TRY: Duration = Duration::from_secs(15);
@@ -133,7 +133,7 @@ impl Link {
         }
         let failed = self.raised.is_some_and(|at| now.since(at) < FAILED);
         self.wait = if failed { (self.wait * 2).min(LONGEST) } else { TRY };
-        self.set(lower, now);
+        self.set(lower, now, SETTLES);
         true
     }
 
@@ -144,12 +144,12 @@ impl Link {
             Level::Full => return false,
         };
         self.raised = Some(now);
-        self.set(higher, now);
+        self.set(higher, now, BURSTS);
         true
     }
 
-    fn set(&mut self, level: Level, now: Mono) {
-        (self.level, self.settles, self.good_since) = (level, Some(now.after(SETTLES)), None);
+    fn set(&mut self, level: Level, now: Mono, settles: Duration) {
+        (self.level, self.settles, self.good_since) = (level, Some(now.after(settles)), None);
         self.recent.clear();
     }
 }
