@@ -20,7 +20,7 @@ use std::{
 use gateway::{Gateway, Site};
 use mqtt::Button;
 use serde_json::Value;
-use support::cameras;
+use support::{cameras, turn_server};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpSocket},
@@ -193,6 +193,30 @@ fn a_browser_behind_a_firewall_that_lets_no_udp_through_is_shown_the_camera_by_t
     assert!(count(&seen, "video", "framesDecoded") > 60, "{seen}");
     assert!(sessions(&gateway));
     assert!(gateway.get("/metrics").text().contains("chowki_webrtc_dropped_datagrams_total 0\n"));
+}
+
+#[test]
+fn a_browser_that_only_a_turn_server_reaches_is_shown_the_camera_through_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (rig, turn) = (cameras(0, 1), turn_server(dir.path()));
+    let server = format!(
+        "url = \"turn:127.0.0.1:{}?transport=udp\"\nusername = \"turn\"\ncredential_file = \"turn.password\"\n",
+        turn.port
+    );
+    let site = Site::new()
+        .buttons(1)
+        .secret("turn.password", "relay")
+        .camera("cam", 10, &format!("rtsp://127.0.0.1:{}/cam0", rig.port))
+        .window(10, 5)
+        .with(&format!("[[webrtc.ice_server]]\n{server}"));
+    let gateway = site.start();
+    gateway.cameras_live(1, Duration::from_secs(5));
+    let Some(seen) = watch(&gateway, "cam", 4, &["relay=1"]) else { return };
+    assert_eq!((&seen["by"], &seen["size"]), (&"relay".into(), &serde_json::json!([1920, 1080])), "{seen}");
+    assert!(count(&seen, "video", "framesDecoded") > 60, "{seen}");
+    assert!(sessions(&gateway));
+    let seen = watch(&gateway, "cam", 3, &[]).unwrap();
+    assert_ne!(seen["by"], "relay", "who needs none goes straight: {seen}");
 }
 
 /// A TCP line to `port` that carries so many bytes in a second to whoever connects; gives its own port.

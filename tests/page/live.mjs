@@ -1,13 +1,13 @@
 // Watches a camera live in a real browser, if wanted over a bad line, and prints what the browser counted.
-// node live.mjs URL CAMERA SECONDS [loss=0.05] [delay=150] [rate=1000] [crash=1] [tcp=PORT]: `rate` in kbit/s; with `crash` the
-// browser is killed at the end; with `tcp` it is told of no address by UDP, as if a firewall let none through, and of that port by TCP.
+// node live.mjs URL CAMERA SECONDS [loss=0.05] [delay=150] [rate=1000] [crash=1] [relay=1] [tcp=PORT]: `rate` in kbit/s; with
+// `crash` the browser is killed at the end; with `relay` it goes by the TURN server that the gateway names; with `tcp` it is told of no address by UDP, as if a firewall let none through, and of that port by TCP.
 
 import { execFileSync } from 'node:child_process';
 import { chromium } from 'playwright-core';
 import { throughLine } from './line.mjs';
 
 const [base, camera, seconds, ...rest] = process.argv.slice(2);
-const { loss = 0, delay = 0, rate = 0, crash = 0, tcp = 0 } = Object.fromEntries(rest.map((one) => one.split('=')).map(([name, value]) => [name, Number(value)]));
+const { loss = 0, delay = 0, rate = 0, crash = 0, relay = 0, tcp = 0 } = Object.fromEntries(rest.map((one) => one.split('=')).map(([name, value]) => [name, Number(value)]));
 
 const FLAGS = [
   '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update',
@@ -23,8 +23,9 @@ await page.exposeFunction('throughBadLine', async (answer) => {
   return loss || delay || rate ? throughLine(answer, { loss, delay, rate }) : answer;
 });
 
-const seen = await page.evaluate(async ({ url, seconds, crash }) => {
-  const peer = new RTCPeerConnection();
+const seen = await page.evaluate(async ({ url, seconds, crash, relay }) => {
+  const { ice_servers: iceServers } = await (await fetch('/v1/ice-servers')).json();
+  const peer = new RTCPeerConnection({ iceServers, iceTransportPolicy: relay ? 'relay' : 'all' });
   const video = Object.assign(document.createElement('video'), { muted: true, autoplay: true, srcObject: new MediaStream() });
   document.body.append(video);
   const context = new AudioContext({ sampleRate: 48000 });
@@ -67,7 +68,9 @@ const seen = await page.evaluate(async ({ url, seconds, crash }) => {
   result.held_ms = half[Math.floor(half.length / 2)];
   const stats = await peer.getStats();
   const transport = [...stats.values()].find((one) => one.type === 'transport');
-  result.protocol = stats.get(stats.get(transport.selectedCandidatePairId).remoteCandidateId).protocol;
+  const pair = stats.get(transport.selectedCandidatePairId);
+  result.protocol = stats.get(pair.remoteCandidateId).protocol;
+  result.by = stats.get(pair.localCandidateId).candidateType;
   for (const one of stats.values()) {
     if (one.type !== 'inbound-rtp') continue;
     const { packetsReceived, packetsLost, framesDecoded, keyFramesDecoded, nackCount, pliCount, totalSamplesReceived, concealedSamples, freezeCount } = one;
@@ -78,7 +81,7 @@ const seen = await page.evaluate(async ({ url, seconds, crash }) => {
   result.deleted = [await end(), await end()];
   peer.close();
   return result;
-}, { url: `${base}/v1/cameras/${camera}/whep`, seconds: Number(seconds), crash });
+}, { url: `${base}/v1/cameras/${camera}/whep`, seconds: Number(seconds), crash, relay });
 
 console.log(JSON.stringify(seen));
 if (crash) execFileSync('pkill', ['-KILL', '-P', String(process.pid)]);

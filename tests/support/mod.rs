@@ -93,6 +93,25 @@ pub fn mosquitto(port: u16, dir: &Path, lines: &str) -> Peer {
     peer
 }
 
+/// A TURN server (coturn) for user `turn` with the password `relay`, that relays on loopback; its files are in `dir`.
+pub fn turn_server(dir: &Path) -> Peer {
+    let port = free_port();
+    let words = "-n --listening-ip 127.0.0.1 --relay-ip 127.0.0.1 --lt-cred-mech --user turn:relay --realm chowki \
+                 --allow-loopback-peers --no-tls --no-dtls --no-cli --log-file stdout --listening-port";
+    let child = Command::new(which("turnserver"))
+        .args(words.split_whitespace())
+        .arg(port.to_string())
+        .args(["--pidfile", "turn.pid", "--userdb", "turn.db"])
+        .current_dir(dir)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("turnserver (apt-get install coturn)");
+    let peer = Peer { child, port };
+    wait_for_port(port, "turnserver");
+    peer
+}
+
 /// Finds a program on PATH or in the sbin folders that Debian leaves out of it.
 pub fn which(name: &str) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
