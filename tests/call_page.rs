@@ -8,7 +8,11 @@ mod browser;
 mod gateway;
 mod support;
 
-use std::{path::PathBuf, process::Command};
+use std::{
+    io::{BufRead, BufReader, Write},
+    path::PathBuf,
+    process::{Command, Stdio},
+};
 
 use gateway::Site;
 
@@ -57,4 +61,33 @@ fn groups_ring_one_after_another_at_their_pages_and_a_supervisor_takes_the_floor
         site.secret(&format!("{name}.token"), token).with(&client(name, role, group))
     });
     look(&site, "groups", &tokens.each_ref().map(String::as_str));
+}
+
+#[test]
+fn a_screen_whose_gateway_is_away_loads_its_page_anew_and_its_press_is_not_forgotten() {
+    let Some(folder) = browser::scripts() else { return };
+    let site = site();
+    let mut gateway = Some(site.start());
+    let mut run = Command::new("node")
+        .args(["away.mjs", &format!("http://127.0.0.1:{}", site.api)])
+        .arg(PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("away-shots"))
+        .args(["b1", "unit-token"])
+        .current_dir(folder)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut answer = run.stdin.take().unwrap();
+    for line in BufReader::new(run.stdout.take().unwrap()).lines().map_while(Result::ok) {
+        println!("{line}");
+        match line.as_str() {
+            "gone?" => gateway.take().unwrap().kill(),
+            "back?" => gateway = Some(site.start()),
+            _ => continue,
+        }
+        writeln!(answer).unwrap();
+    }
+    assert!(run.wait().unwrap().success());
+    let incidents = gateway.unwrap().incidents();
+    assert_eq!((incidents.len(), incidents[0].press_count), (1, 1), "pressed once, taken once");
 }

@@ -1,6 +1,6 @@
 """A WebRTC client that nobody here wrote and that is no browser: aiortc plays a camera of the gateway, or takes part in a call.
 
-python3 rtc.py watch http://HOST:PORT CAMERA SECONDS [TOKEN]: by WHEP (RFC 9725).
+python3 rtc.py watch http://HOST:PORT CAMERA SECONDS [TOKEN]: by WHEP (draft-ietf-wish-whep).
 python3 rtc.py call http://HOST:PORT INCIDENT SECONDS NAME HERTZ: takes the floor of that incident's call and says a tone.
 
 Prints one line of JSON: pictures decoded and their size, samples that were not silence and their frequency, and what the gateway

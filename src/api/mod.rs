@@ -20,7 +20,7 @@ use std::sync::Arc;
 use axum::{
     Router,
     extract::{DefaultBodyLimit, Request},
-    http::{HeaderValue, header},
+    http::{HeaderMap, HeaderValue, header},
     middleware::{self, Next},
     response::Response,
     routing::{MethodRouter, delete, get, post},
@@ -113,8 +113,15 @@ fn page_routes() -> Router<Api> {
 fn page_file(path: &str) -> Response {
     use axum::response::IntoResponse;
     match page::asset(path) {
-        Some(asset) => ([(header::CONTENT_TYPE, asset.content_type), (header::CACHE_CONTROL, "no-cache")], asset.bytes)
-            .into_response(),
+        Some(asset) => {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(asset.content_type));
+            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+            if path == page::UNIT_WORKER {
+                headers.insert("service-worker-allowed", HeaderValue::from_static("/unit/"));
+            }
+            (headers, asset.bytes).into_response()
+        }
         None => Problem::not_found("no such file").into_response(),
     }
 }

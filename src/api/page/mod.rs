@@ -19,6 +19,9 @@ pub struct Asset {
 pub const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; media-src 'self' blob:; img-src 'self' data:; \
      object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
+/// The service worker of units' pages: it may serve them although it stands elsewhere.
+pub const UNIT_WORKER: &str = "/page/unit-worker.js";
+
 const HTML: &str = "text/html; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 const STYLE: &str = "text/css; charset=utf-8";
@@ -58,6 +61,7 @@ pub const ASSETS: &[Asset] = assets! {
     "/page/tiles.js", "tiles.js", SCRIPT;
     "/page/timebar.js", "timebar.js", SCRIPT;
     "/page/unit.js", "unit.js", SCRIPT;
+    "/page/unit-worker.js", "unit-worker.js", SCRIPT;
     "/page/unitline.js", "unitline.js", SCRIPT;
     "/page/unitpress.js", "unitpress.js", SCRIPT;
     "/page/unitprompts.js", "unitprompts.js", SCRIPT;
@@ -101,6 +105,24 @@ mod tests {
                 let is_file = name.starts_with("/page/") && !name.contains(char::is_whitespace);
                 assert!(!is_file || super::asset(&name).is_some(), "{} names {name}", asset.path);
             }
+        }
+    }
+
+    #[test]
+    fn all_that_a_units_page_loads_is_kept_for_when_the_gateway_is_away() {
+        let worker = std::str::from_utf8(asset("/page/unit-worker.js").unwrap().bytes).unwrap();
+        let kept: Vec<_> =
+            worker.split('\'').filter(|quoted| quoted.starts_with("/page/") && quoted.contains('.')).collect();
+        let files = kept.iter().copied().chain(["/page/unit.html"]);
+        for text in files.map(|file| std::str::from_utf8(asset(file).unwrap().bytes).unwrap()) {
+            for quoted in text.split(['"', '\'']) {
+                let name = quoted.strip_prefix("./").map(|n| format!("/page/{n}")).unwrap_or(quoted.to_owned());
+                let loaded = asset(&name).is_some() && name.starts_with("/page/") && name != "/page/unit-worker.js";
+                assert!(!loaded || kept.contains(&name.as_str()), "{name}");
+            }
+        }
+        for picture in ASSETS.iter().filter(|a| a.path.starts_with("/page/unit-") && a.content_type == PICTURE) {
+            assert!(kept.contains(&picture.path), "{}", picture.path);
         }
     }
 

@@ -26,6 +26,10 @@ if (location.hash.length > 1) {
 }
 useTokens({ get: () => localStorage.getItem(TOKEN) });
 
+// ---- The page is there when the gateway is not. Browsers allow that, as they do a camera, over TLS alone.
+
+navigator.serviceWorker?.register('/page/unit-worker.js', { scope: '/unit/' }).catch(() => {});
+
 // ---- What is known
 
 let [connected, told, cut, recorded, endedAt, grace, late] = [false, null, false, false, 0, null, false];
