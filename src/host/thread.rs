@@ -8,20 +8,29 @@
 use std::{
     io,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     thread as system,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{runtime, sync::Notify};
 
+use super::clock;
+
 /// From one look at the sockets to the next: the most that this adds to the age of a frame.
 const BEAT: Duration = Duration::from_millis(20);
 
-/// The same while somebody is watching live.
+/// The same while somebody is watching live, and many cameras send.
 const HURRIED: Duration = Duration::from_millis(1);
+
+/// The same while few send, which wake the thread seldom anyway: about the time between a picture's packets.
+const AT_ONCE: Duration = Duration::from_micros(50);
+
+/// So often in a second, and in a row, may the thread be woken at once.
+const WAKES_A_SECOND: f64 = 2_000.0;
+const WAKES_IN_A_ROW: f64 = 40.0;
 
 /// A runtime of its own, on one thread. Its tasks end with it, so stop their scope first.
 #[derive(Debug)]
@@ -51,7 +60,18 @@ impl Thread {
     pub fn in_beats(name: &str) -> io::Result<Self> {
         let hurried = Arc::new(AtomicUsize::new(0));
         let watched = hurried.clone();
-        let moment = move || system::sleep(if watched.load(Relaxed) > 0 { HURRIED } else { BEAT });
+        let wakes = Mutex::new(Wakes { left: WAKES_IN_A_ROW, at: clock::instant() });
+        let moment = move || {
+            let hurried = watched.load(Relaxed) > 0;
+            let at_once = hurried && wakes.lock().unwrap_or_else(PoisonError::into_inner).take(clock::instant());
+            system::sleep(if at_once {
+                AT_ONCE
+            } else if hurried {
+                HURRIED
+            } else {
+                BEAT
+            });
+        };
         Self::run(name, hurried, moment)
     }
 
@@ -75,6 +95,22 @@ impl Thread {
     }
 }
 
+/// How often the thread may still be woken at once.
+struct Wakes {
+    left: f64,
+    at: Instant,
+}
+
+impl Wakes {
+    fn take(&mut self, now: Instant) -> bool {
+        let more = now.saturating_duration_since(self.at).as_secs_f64() * WAKES_A_SECOND;
+        (self.left, self.at) = ((self.left + more).min(WAKES_IN_A_ROW), now);
+        let may = self.left >= 1.0;
+        self.left -= if may { 1.0 } else { 0.0 };
+        may
+    }
+}
+
 impl Drop for Thread {
     fn drop(&mut self) {
         self.stop.notify_one();
@@ -85,6 +121,18 @@ impl Drop for Thread {
 mod tests {
     use super::*;
     use crate::host::scope::Scope;
+
+    #[test]
+    fn few_packets_are_read_at_once_and_many_together() {
+        let at_once = |every_us: u64| {
+            let begin = clock::instant();
+            let mut wakes = Wakes { left: WAKES_IN_A_ROW, at: begin };
+            (1..=10_000).filter(|i| wakes.take(begin + Duration::from_micros(i * every_us))).count()
+        };
+        assert_eq!(at_once(1_000), 10_000);
+        // Ten thousand of them in a second.
+        assert!((1_990..2_100).contains(&at_once(100)), "{}", at_once(100));
+    }
 
     #[tokio::test]
     async fn tasks_of_such_a_thread_sleep_read_and_end_with_their_scope() {
