@@ -149,7 +149,7 @@ fn told(api: &Api, button: &ButtonId) -> Told {
     let state = Some(incident.state).filter(|state| *state >= Progress::Recorded);
     let call = call.map(|news| news.event.call.clone());
     let speaking = call.as_ref().is_some_and(|call| call.state == CallState::Answered);
-    let reached = incident.state >= Progress::Delivered;
+    let reached = call.as_ref().map_or(incident.state >= Progress::Delivered, |call| call.reached);
     Told { incident: Some(incident.id), state, call: call.map(|call| call.state), speaking, reached }
 }
 

@@ -14,8 +14,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const AGAIN: Duration = Duration::from_secs(30);
 /// And while the unit waits.
 const HOLD_AGAIN: Duration = Duration::from_secs(15);
-/// A prompt is not cut by the next one for so long.
-const UNCUT: Duration = Duration::from_millis(1_500);
+/// Tones are not cut by what is said next for so long, and words not for as long as our own take.
+const TONES: Duration = Duration::from_millis(1_500);
+const WORDS: Duration = Duration::from_secs(9);
 
 /// What a unit is to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,9 +47,13 @@ impl Announcer {
         }
         let (since, said) = self.rings.as_mut()?;
         let waited = now.since(*since);
+        let uncut = match call.again {
+            None | Some(Again::PressedAgain) => TONES,
+            Some(_) => WORDS,
+        };
         let says = match reached {
-            true if waited >= UNCUT => Prompt::Reached,
-            false if waited >= PATIENCE => Prompt::Waiting,
+            true if waited >= uncut => Prompt::Reached,
+            false if waited >= PATIENCE.max(uncut) => Prompt::Waiting,
             _ => return None,
         };
         (said.replace(says) != Some(says)).then_some(Order::Play(says, Some(AGAIN)))
@@ -137,10 +142,11 @@ mod tests {
         assert_eq!(unit.next(&call, true, at(62_000)), Some(Order::Quiet));
         happens(&mut call, Change::Rang { again: Again::OperatorLost });
         assert_eq!(unit.next(&call, true, at(63_000)), play(Prompt::Lost, 0));
-        assert_eq!(unit.next(&call, true, at(65_000)), play(Prompt::Reached, 30), "headquarters knows still");
+        assert_eq!(unit.next(&call, true, at(71_000)), None, "what was said is not cut");
+        assert_eq!(unit.next(&call, true, at(72_000)), play(Prompt::Reached, 30));
         happens(&mut call, Change::Took { party, how: How::Answered });
-        unit.next(&call, true, at(66_000));
+        unit.next(&call, true, at(73_000));
         happens(&mut call, Change::Ended { reason: EndReason::HungUp, by: "A".into() });
-        assert_eq!(unit.next(&call, true, at(67_000)), play(Prompt::Ended, 0));
+        assert_eq!(unit.next(&call, true, at(74_000)), play(Prompt::Ended, 0));
     }
 }

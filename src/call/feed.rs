@@ -170,7 +170,20 @@ impl Feed {
 
     /// The lighter stream is no more.
     pub fn light_ended(&mut self) {
-        (self.light, self.wants_key) = (None, true);
+        self.leave_light();
+    }
+
+    /// From now on its pictures are those of the full stream.
+    fn leave_light(&mut self) {
+        self.wants_key = true;
+        if self.light.take().is_some_and(|light| light.shown) {
+            self.cut();
+        }
+    }
+
+    /// The next picture is of the other stream.
+    fn cut(&mut self) {
+        self.video.iter_mut().filter_map(|out| out.line.as_mut()).for_each(Line::cut);
     }
 
     /// The browser reports how its link is, and how often it lost its pictures until now.
@@ -186,8 +199,7 @@ impl Feed {
         }
         tracing::debug!(level = ?self.link.level(), ?report, "a browser's link");
         if self.link.level() != Level::Light {
-            self.light = None;
-            self.wants_key = true;
+            self.leave_light();
         } else if let Some(Lighter(begin)) = &self.tap.shown.lighter {
             let ring = begin();
             let reader = ring.reader(Start::LastKey);
@@ -263,6 +275,9 @@ impl Feed {
             return None;
         }
         let out = if pictures { self.video.as_mut()? } else { self.audio.as_mut()? };
+        if !pictures && out.line.as_ref().is_some_and(|line| line.has_sent(frame)) {
+            return None;
+        }
         let (pt, rate) = codecs::choose(rtc, out.mid, &frame.format)?;
         let parcels = self.light.as_ref().filter(|_| light).map_or(&self.tap.parcels, |light| &light.parcels);
         let payloads = parcels.of(frame)?;

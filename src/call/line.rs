@@ -59,6 +59,11 @@ impl Line {
         now.since(frame.arrived) > OLD
     }
 
+    /// Whether it went out already: who begins anew at a key frame reads its sound again.
+    pub fn has_sent(&self, frame: &Frame) -> bool {
+        self.last.as_ref().is_some_and(|last| last.timeline == frame.timeline && frame.ticks <= last.ticks)
+    }
+
     /// Gives a frame of `packets` packets its place.
     pub fn stamp(&mut self, frame: &Frame, now: Mono, packets: usize) -> Stamp {
         let step = self.last.as_ref().map_or(0, |last| self.step(last, frame));

@@ -177,7 +177,9 @@ pub fn decide(call: &Call, input: Input, groups: &[String]) -> Result<Vec<Change
     match input {
         Input::Pressed if call.state == CallState::Ended => Ok(vec![Change::Rang { again: Again::PressedAgain }]),
         Input::Restarted if call.state != CallState::Ended => Ok(vec![Change::Rang { again: Again::GatewayRestarted }]),
-        Input::Pressed | Input::Restarted => Ok(Vec::new()),
+        // Who listened after its end is gone.
+        Input::Restarted => Ok(call.listeners.iter().map(|l| Change::Left { party: l.party }).collect()),
+        Input::Pressed => Ok(Vec::new()),
         Input::Arrived { party, speak, replaces } => arrived(call, party, speak, replaces),
         Input::Gone { party, hung_up } => Ok(gone(call, party, hung_up)),
         Input::Asked { party, supervisor, what } => asked(call, party, supervisor, what, groups),
@@ -260,7 +262,7 @@ fn asked(call: &Call, party: u32, supervisor: bool, what: Ask, groups: &[String]
             CallState::Answered => Ok(vec![Change::Held]),
             state => Err(Denied::Pointless(state)),
         },
-        Ask::Resume if call.state == CallState::Held => Ok(vec![Change::Resumed]),
+        Ask::Resume if call.held => Ok(vec![Change::Resumed]),
         Ask::Resume => Ok(Vec::new()),
         Ask::HandOverTo(to) if to == party => Ok(Vec::new()),
         Ask::HandOverTo(to) => Ok(vec![Change::Took { party: listener(to)?, how: How::HandedOver }]),
@@ -277,11 +279,16 @@ pub fn apply(call: &mut Call, change: Change, at: Utc) {
                 call.listeners.clear();
                 call.unit.voice = false;
             }
-            (call.speaker, call.handing_over, call.ended, call.held) = (None, None, None, false);
+            // Whom it was left to, rings.
+            call.group = call.handing_over.take().unwrap_or_else(|| std::mem::take(&mut call.group));
+            (call.speaker, call.ended, call.held, call.reached) = (None, None, false, false);
             (call.again, call.rings, call.since) = (Some(again), call.rings + 1, at);
         }
         Change::Escalated { group } => call.group = group,
-        Change::Listens { party } => call.listeners.push(party),
+        Change::Listens { party } => {
+            call.listeners.push(party);
+            call.reached = true;
+        }
         Change::Left { party } => call.listeners.retain(|l| l.party != party),
         Change::Took { party, how } => {
             call.listeners.retain(|l| l.party != party.party);
@@ -292,6 +299,7 @@ pub fn apply(call: &mut Call, change: Change, at: Utc) {
                 (call.handing_over, call.ended, call.held) = (None, None, false);
             }
             call.answered_at.get_or_insert(at);
+            call.reached = true;
         }
         Change::Held => call.held = true,
         Change::Resumed => call.held = false,
@@ -300,7 +308,8 @@ pub fn apply(call: &mut Call, change: Change, at: Utc) {
         Change::Ended { reason, by } => {
             // Whoever has no floor any more may stay and listen until it is closed.
             call.listeners.extend(call.speaker.take());
-            (call.handing_over, call.held) = (None, false);
+            // The line to the unit is given up with it.
+            (call.handing_over, call.held, call.unit.voice) = (None, false, false);
             call.ended = Some(Ended { at, reason, by });
         }
         Change::Spoke(spoke) => {

@@ -164,6 +164,45 @@ fn after_a_restart_it_rings_again_and_what_had_ended_stays_ended() {
     assert_ne!(call.state, CallState::Ended, "an operator calls back");
 }
 
+#[test]
+fn who_listened_to_an_ended_call_is_gone_after_a_restart_and_nobody_hands_the_floor_to_them() {
+    let mut call = answered();
+    happens(&mut call, arrives(2, false)).unwrap();
+    happens(&mut call, Input::Gone { party: 1, hung_up: true }).unwrap();
+    assert_eq!((call.state, who(&call)), (CallState::Ended, (None, vec![2])));
+    happens(&mut call, Input::Restarted).unwrap();
+    assert_eq!((call.state, who(&call)), (CallState::Ended, (None, vec![])));
+}
+
+#[test]
+fn a_call_that_is_called_back_is_answered_when_the_unit_is_there_again_and_not_before() {
+    let mut call = answered();
+    happens(&mut call, Input::Gone { party: 1, hung_up: true }).unwrap();
+    happens(&mut call, arrives(2, true)).unwrap();
+    assert_eq!(call.state, CallState::Lost);
+    happens(&mut call, Input::Unit(true)).unwrap();
+    assert_eq!(call.state, CallState::Answered);
+}
+
+#[test]
+fn a_call_that_is_left_to_a_group_rings_there() {
+    let mut call = answered();
+    happens(&mut call, asks(1, Ask::HandOverToGroup("duty".into()))).unwrap();
+    happens(&mut call, Input::Gone { party: 1, hung_up: true }).unwrap();
+    let rings = (call.state, call.group.as_str(), call.again);
+    assert_eq!(rings, (CallState::Ringing, "duty", Some(Again::HandedOver)));
+}
+
+#[test]
+fn a_unit_that_was_held_and_lost_goes_on_when_it_is_told_so_and_back() {
+    let mut call = answered();
+    happens(&mut call, asks(1, Ask::Hold)).unwrap();
+    happens(&mut call, Input::Unit(false)).unwrap();
+    happens(&mut call, asks(1, Ask::Resume)).unwrap();
+    happens(&mut call, Input::Unit(true)).unwrap();
+    assert_eq!(call.state, CallState::Answered);
+}
+
 fn input() -> impl Strategy<Value = Input> {
     let number = 1u32..5;
     let ask = prop_oneof![

@@ -81,6 +81,11 @@ fn unit_of(reader: &mut Reader<'_>, keys: &keys::Unit) -> Option<(Option<Source>
             .error(Code::Missing, &keys.here, "a unit has a camera, or a screen")
             .write("url = \"rtsp://10.1.0.11/av\", or screen = true with token_file");
     }
+    if let Some(url) = keys.url.as_ref().filter(|_| screen.value) {
+        reader
+            .error(Code::Conflict, &url.at, "a unit with a screen is seen by the screen's own camera")
+            .write("a [[camera]] of its own for that address, beside it");
+    }
     if let Some(sub_url) = keys.sub_url.as_ref().filter(|_| keys.url.is_none()) {
         reader.warning(Code::NoEffect, &sub_url.at, "sub_url has no effect without url");
     }

@@ -142,6 +142,10 @@ pub struct Call {
     pub rings: u32,
     /// Why it rings again; none when it rang only once.
     pub again: Option<Again>,
+    /// Whether somebody at headquarters knows that it rings, proven: its broker has a document that tells of this ring, or somebody
+    /// has taken part since.
+    #[serde(default)]
+    pub reached: bool,
     /// The furthest group that rings, or rang.
     pub group: String,
     /// The group that it is being handed over to, until one of it answers.
@@ -171,6 +175,7 @@ impl Call {
             since: at,
             rings: 1,
             again: None,
+            reached: false,
             group,
             handing_over: None,
             unit: UnitEnd { kind, voice: false },

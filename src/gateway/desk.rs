@@ -391,7 +391,8 @@ impl Desk {
             let known = self.board.call_of(event.incident).is_some();
             let news = CallNews::new(event);
             let revision = self.board.call(news.clone());
-            if known {
+            // After a start the board knows none yet, and headquarters does.
+            if known || news.event.call.rings > 1 {
                 self.hq.call(&news, revision);
             }
         }

@@ -12,7 +12,7 @@ use std::{
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::info;
 
-use super::{board::Board, feeds::Feeds, line, work::Work};
+use super::{feeds::Feeds, line, work::Work};
 use crate::{
     call::{Answered, Calls, Inlet, Progress, Refused, SessionId, Shown, Wanted, Why, state::Input, talkback::Prompts},
     district::{
@@ -31,7 +31,6 @@ pub struct Exchange(Arc<Shared>);
 
 struct Shared {
     inventory: Arc<Inventory>,
-    board: Arc<Board>,
     feeds: Feeds,
     prompts: Arc<Prompts>,
     /// Of each unit that hears its own speaker: set while the operator speaks there.
@@ -106,7 +105,7 @@ impl Exchange {
     /// An exchange over these.
     pub fn new(
         inventory: Arc<Inventory>,
-        (board, feeds): (Arc<Board>, Feeds),
+        feeds: Feeds,
         (calls, prompts): (Option<Calls>, Prompts),
         (work, reports): (mpsc::Sender<Work>, mpsc::Sender<CameraReport>),
         scope: Scope,
@@ -115,7 +114,7 @@ impl Exchange {
         let prompts = Arc::new(prompts);
         let half_duplex = inventory.buttons().iter().filter(|b| b.half_duplex);
         let hushed = half_duplex.map(|b| (b.id.clone(), Arc::default())).collect();
-        Self(Arc::new(Shared { inventory, board, feeds, prompts, hushed, calls, work, reports, scope, parties, inner }))
+        Self(Arc::new(Shared { inventory, feeds, prompts, hushed, calls, work, reports, scope, parties, inner }))
     }
 
     /// What units play.
@@ -154,7 +153,6 @@ impl Exchange {
         drop(inner);
         let line = line::Line {
             button: at.clone(),
-            board: self.0.board.clone(),
             feeds: self.0.feeds.clone(),
             exchange: self.clone(),
             call: receiver,
@@ -294,25 +292,31 @@ impl Exchange {
         let answered = calls.begin(wanted, (), offer)?;
         let now = Screen { session: answered.session.clone(), connected: false };
         let before = shared.lock().screens.insert(button.clone(), now);
-        if let Some(before) = before {
+        if let Some(before) = &before {
             calls.hang_up(&before.session);
         }
+        let stood = before.is_some_and(|before| before.connected);
         let (exchange, button, session) = (self.clone(), button.clone(), answered.session.clone());
         let progress = answered.progress.clone();
-        shared
-            .scope
-            .spawn("screen", async move { exchange.keep_screen(button, session, inlet, party, progress).await });
+        shared.scope.spawn("screen", async move {
+            exchange.keep_screen((button, session), stood, inlet, party, progress).await
+        });
         Ok(answered)
     }
 
     async fn keep_screen(
         &self,
-        button: ButtonId,
-        session: SessionId,
+        (button, session): (ButtonId, SessionId),
+        stood: bool,
         inlet: Option<Arc<Inlet>>,
         party: u32,
         mut progress: watch::Receiver<Progress>,
     ) {
+        // The one before it is no more, and this one is not there yet.
+        let line = self.0.lock().lines.get(&button).map(|line| line.incident);
+        if let Some(incident) = line.filter(|_| stood) {
+            self.tell(incident, Input::Unit(false)).await;
+        }
         let come = progress.wait_for(|p| *p != Progress::Connecting).await.map(|p| *p);
         if matches!(come, Ok(Progress::Connected)) && self.screen_changed(&button, &session, true).await {
             info!(%button, "a unit's screen is connected");

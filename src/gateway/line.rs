@@ -12,7 +12,7 @@ use std::{
 use tokio::{sync::watch, time::MissedTickBehavior};
 use tracing::{info, warn};
 
-use super::{board::Board, exchange::Exchange, feeds::Feeds};
+use super::{exchange::Exchange, feeds::Feeds};
 use crate::{
     call::{
         announce::{Announcer, Order},
@@ -24,7 +24,6 @@ use crate::{
         clock::{Mono, Utc},
         ids::CameraId,
         inventory::{Button, SpeakerCodec, Voice as Talkback},
-        press::Progress,
     },
     host::{clock, scope::Scope},
     media::{
@@ -43,7 +42,6 @@ const LISTEN: Duration = Duration::from_millis(40);
 /// What a line works with.
 pub(super) struct Line {
     pub button: Arc<Button>,
-    pub board: Arc<Board>,
     pub feeds: Feeds,
     pub exchange: Exchange,
     /// The call, as it changes.
@@ -100,7 +98,7 @@ impl Line {
                 if std::mem::replace(&mut heard, floor) != floor {
                     speaker.voice(self.feeds.voice(&self.button.id).filter(|_| floor).map(|i| i.ring().clone()));
                 }
-                match announcer.next(&event.call, self.reached(&event), clock::mono()) {
+                match announcer.next(&event.call, event.call.reached, clock::mono()) {
                     Some(Order::Play(prompt, again)) => speaker.play(prompt, again),
                     Some(Order::Quiet) => speaker.quiet(),
                     None => {}
@@ -155,12 +153,6 @@ impl Line {
             Link::Down(why) => warn!(button = %self.button.id, %why, "the unit's speaker does not answer"),
         }
         self.exchange.tell(event.incident, Input::Unit(link.is_up())).await;
-    }
-
-    /// Whether somebody at headquarters knows of it, proven.
-    fn reached(&self, event: &CallEvent) -> bool {
-        let help = self.board.help_at(&self.button.id);
-        help.is_some_and(|(incident, _)| incident.id == event.incident && incident.state >= Progress::Delivered)
     }
 }
 

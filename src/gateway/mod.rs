@@ -168,8 +168,8 @@ impl Gateway {
         let intake = intake::start(intake_settings, inventory.clone(), button_events.clone(), &scopes.intake).await?;
         let recorders = Recorders::new(feeds.clone(), media.clone(), work.clone(), scopes.recorders.clone());
         let reporting = (work.clone(), camera_reports);
-        let (shown, heard) = ((board.clone(), feeds.clone()), (calls, settings::prompts(&config)));
-        let exchange = Exchange::new(inventory.clone(), shown, heard, reporting, scopes.calls.clone());
+        let heard = (calls, settings::prompts(&config));
+        let exchange = Exchange::new(inventory.clone(), feeds.clone(), heard, reporting, scopes.calls.clone());
         let progress = Arc::new(Progress::default());
         let ways = Ways {
             board: board.clone(),

@@ -104,6 +104,9 @@ pub(super) fn ailment(shared: &Shared) -> Option<String> {
     match &*shared.journal.health().borrow() {
         Health::Failing { error, .. } => Some(format!("the journal's disk fails: {error}")),
         _ if silence > HANGS_AFTER => Some(format!("the journal's disk has not answered for {} s", silence.as_secs())),
+        Health::Ok | Health::OnReserve { .. } if shared.exchange.calls().is_none() => {
+            Some("no call can be answered: the port of [webrtc] could not be had; free it and restart".into())
+        }
         Health::Ok | Health::OnReserve { .. } => None,
     }
 }

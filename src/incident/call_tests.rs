@@ -68,6 +68,38 @@ fn a_button_hears_answered_when_the_way_to_its_speaker_stands_and_not_before() {
 }
 
 #[test]
+fn that_headquarters_knows_is_said_of_each_ring_when_it_is_proven_of_that_one() {
+    let mut e = engine(1, 0);
+    let (id, _) = pressed(&mut e);
+    let delivered = |e: &mut Engine, revision: u64| {
+        let mut out = Outputs::default();
+        e.delivered(id, revision, at(500), &mut out);
+        (call(e, id).reached, out.calls.contains(&id))
+    };
+    let first = e.document(id).unwrap().revision;
+    assert!(!call(&e, id).reached);
+    assert_eq!(delivered(&mut e, first), (true, true), "and the unit is told at once");
+    happens(&mut e, id, answers("Ayesha"), 1_000);
+    happens(&mut e, id, Input::Gone { party: 1, hung_up: true }, 2_000);
+    let ended = e.document(id).unwrap().revision;
+    happens(&mut e, id, Input::Pressed, 3_000);
+    assert!(!call(&e, id).reached, "of the second press nobody knows yet");
+    assert_eq!(delivered(&mut e, ended), (false, false), "nor by what was put out before it");
+    let again = e.document(id).unwrap().revision;
+    assert_eq!(delivered(&mut e, again), (true, true));
+    happens(&mut e, id, answers("Ayesha"), 4_000);
+    happens(&mut e, id, Input::Gone { party: 1, hung_up: false }, 5_000);
+    assert!(!call(&e, id).reached);
+    happens(
+        &mut e,
+        id,
+        Input::Arrived { party: Party { party: 2, name: "B".into() }, speak: false, replaces: None },
+        6_000,
+    );
+    assert!(call(&e, id).reached, "one who listens knows");
+}
+
+#[test]
 fn unanswered_it_rings_at_the_next_group_and_the_last_one_is_the_last() {
     let mut e = engine(1, 0);
     let (id, _) = pressed(&mut e);

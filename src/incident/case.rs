@@ -81,6 +81,8 @@ pub struct Case {
     pub behind: bool,
     /// When the next group rings, if nobody answers.
     pub escalates: Option<Mono>,
+    /// The first revision that tells of its call's latest ring.
+    rang: u64,
 }
 
 impl Case {
@@ -95,6 +97,7 @@ impl Case {
         let told = delivered >= document.revision;
         let untold = document.presses.iter().filter(|_| !told).map(|p| (p.press.clone(), document.revision)).collect();
         let mut case = Self {
+            rang: document.revision,
             document,
             keys: keys.into(),
             anchor,
@@ -166,6 +169,20 @@ impl Case {
         }
     }
 
+    /// Headquarters' broker has that revision. Whether it is the first proof that its call is known there.
+    pub fn reached(&mut self, revision: u64) -> bool {
+        let proves = self.rings_untold(revision);
+        if let Some(call) = self.document.call.as_mut().filter(|_| proves) {
+            call.reached = true;
+        }
+        proves
+    }
+
+    /// Whether that revision would be the first proof.
+    pub fn rings_untold(&self, revision: u64) -> bool {
+        revision >= self.rang && self.document.call.as_ref().is_some_and(|call| !call.reached)
+    }
+
     /// Whether presses still join it.
     pub fn open(&self) -> bool {
         self.document.state < Progress::Closed
@@ -226,6 +243,7 @@ impl Case {
         let line = state::line(call, &change);
         let worth_telling = !matches!(change, Change::Spoke(_));
         let answered = matches!(change, Change::Took { .. });
+        let rings = matches!(change, Change::Rang { .. });
         state::apply(call, change, at);
         if let Some(line) = line {
             self.note(at, line, "journal");
@@ -238,6 +256,7 @@ impl Case {
         }
         if worth_telling {
             self.document.revision += 1;
+            self.rang = if rings { self.document.revision } else { self.rang };
         } else {
             // With the next revision for evidence, of which it is a part.
             self.evidence_changed = true;

@@ -148,6 +148,7 @@ impl Cases {
                 case.delivered = case.delivered.max(revision);
                 case.document.revision = case.document.revision.max(revision);
                 case.untold.retain(|(_, r)| *r > revision);
+                case.reached(revision);
                 if case.document.state < Progress::Delivered {
                     case.document.state = Progress::Delivered;
                     case.note(at, "delivered: headquarters has it".into(), "headquarters' PUBACK");

@@ -42,6 +42,9 @@ impl Engine {
         if case.document.state < Progress::Delivered {
             out.shown.insert(incident);
         }
+        if case.open() && case.rings_untold(revision) {
+            out.calls.insert(incident);
+        }
         self.record(Record::Delivered { incident, revision, at: now.wall }, out);
         if self.cases.get(incident).is_some_and(|c| c.behind && c.sent.0 <= revision) {
             self.put_out_presses(incident, now.mono, out);

@@ -39,6 +39,8 @@ impl Engine {
             self.record(record, out);
         }
         self.calls_restarted(now, out);
+        // The first order of a recording counts.
+        out.orders.iter_mut().for_each(|order| order.restarted = true);
         for (id, case) in self.cases.iter() {
             if case.delivered < case.document.revision {
                 out.changed.insert(*id);
