@@ -380,6 +380,12 @@ fn who_listens_hears_a_unit_that_sends_aac_and_beside_it_who_has_the_floor() {
     parties.let_do(json!({"do": "join", "who": "Bilal", "incident": incident, "as": "listen"}));
     parties.until("Bilal", "hears both", |seen| frames(seen) > 15 && hears(seen, 0, 440) && hears(seen, 1, 1000));
     parties.until("Ayesha", "hears the unit", |seen| hears(seen, 0, 440));
+    // The unit's tone ends for the call when that does.
+    assert_eq!(parties.let_do(json!({"do": "leave", "who": "Ayesha"}))["status"], 204);
+    eventually(SOON, "that the unit spoke is written down", || {
+        let spoke = call(&gateway)["spoke"].clone();
+        spoke.as_array().unwrap().iter().any(|s| s["who"] == "unit").then_some(())
+    });
 }
 
 #[test]

@@ -27,10 +27,8 @@ use crate::{
     },
     host::{clock, scope::Scope},
     media::{
-        frame::{Codec, Frame, Track},
-        g711,
+        loudness::Meter,
         ring::{Read, Reader, Start},
-        sound,
         voice::{Spurt, Voice},
     },
 };
@@ -174,6 +172,7 @@ struct Ears {
     name: String,
     /// The unit's sound, where it is not a browser that says how loud it is.
     reader: Option<Reader>,
+    meter: Meter,
     /// What was heard before that is history.
     from: Mono,
 }
@@ -187,6 +186,7 @@ impl Ears {
             unit: Voice::default(),
             name: String::new(),
             reader: ring.map(|ring| ring.reader(Start::LastKey)),
+            meter: Meter::default(),
             from: clock::mono(),
         }
     }
@@ -212,7 +212,7 @@ impl Ears {
         while let Some(read) = self.reader.as_mut().and_then(Reader::try_next) {
             let Read::Frame(frame) = read else { continue };
             if frame.arrived >= self.from
-                && let Some((level, length)) = loudness(&frame)
+                && let Some((level, length)) = self.meter.measure(&frame)
             {
                 spoke.extend(self.unit.hear(frame.arrived, level, length).map(|spurt| of(UNIT, spurt)));
             }
@@ -234,16 +234,4 @@ fn of(who: &str, spurt: Spurt) -> Spoke {
     let now = clock::now();
     let wall = |at: Mono| -> Utc { now.wall.before(now.mono.since(at)) };
     Spoke { who: who.to_owned(), from: wall(spurt.from), to: wall(spurt.to) }
-}
-
-/// How loud a piece of G.711 is, in dBFS, and how long. None: other sound.
-fn loudness(frame: &Frame) -> Option<(f32, Duration)> {
-    let table = match frame.format.codec {
-        Codec::Pcmu if frame.track == Track::Audio => &g711::ULAW,
-        Codec::Pcma if frame.track == Track::Audio => &g711::ALAW,
-        _ => return None,
-    };
-    let samples: Vec<i16> = frame.data.iter().map(|byte| table[usize::from(*byte)]).collect();
-    let rate = frame.format.clock_rate.max(1);
-    Some((sound::level(&samples), Duration::from_secs_f64(samples.len() as f64 / f64::from(rate))))
 }

@@ -117,7 +117,7 @@ fn opus_rate(rate: u32) -> u32 {
 }
 
 /// Decodes access units to one channel.
-struct Decoder {
+pub(super) struct Decoder {
     aac: AacDecoder,
     config: AudioCodecParameters,
     /// Samples a second.
@@ -125,7 +125,7 @@ struct Decoder {
 }
 
 impl Decoder {
-    fn new(format: &Format) -> Result<Self, AacError> {
+    pub(super) fn new(format: &Format) -> Result<Self, AacError> {
         let mut config = AudioCodecParameters::new();
         config.for_codec(CODEC_ID_AAC).with_extra_data(format.config.as_ref().into());
         let aac = open(&config).map_err(|error| AacError::Config(error.to_string()))?;
@@ -133,8 +133,13 @@ impl Decoder {
         if RATES.contains(&rate) { Ok(Self { aac, config, rate }) } else { Err(AacError::Rate(rate)) }
     }
 
+    /// Samples a second.
+    pub(super) fn rate(&self) -> u32 {
+        self.rate
+    }
+
     /// The samples of an access unit; silence where it cannot be decoded.
-    fn unit(&mut self, data: &[u8]) -> Vec<i16> {
+    pub(super) fn unit(&mut self, data: &[u8]) -> Vec<i16> {
         // Of a unit without sound the decoder gives what it gave before.
         let sounds = LENGTHS.contains(&data.len()) && data.first().is_some_and(|first| first >> 5 != END);
         if sounds {

@@ -10,6 +10,7 @@ pub mod frame;
 pub mod g711;
 pub mod init;
 mod line;
+pub mod loudness;
 pub mod manifest;
 pub mod opus;
 pub mod packets;

@@ -48,12 +48,29 @@ const words = () => text('.call .word');
 
 try {
   await page.addInitScript(() => localStorage.setItem('chowki-operator', 'Ayesha'));
+  // The first fetch fails; while the second is on its way a call begins to ring.
+  let fetches = 0;
+  await page.route('**/v1/calls', async (route) => {
+    fetches += 1;
+    if (fetches === 1) return route.fulfill({ status: 503, body: '{}' });
+    const response = await route.fetch();
+    if (fetches === 2) {
+      tell({});
+      await page.waitForTimeout(300);
+    }
+    return route.fulfill({ response });
+  });
   await page.goto(address);
   await check('the page is connected', async () => (await count('.fact.good')) > 0);
+  await check('what could not be fetched is fetched again, and what was told meanwhile stays', async () => fetches === 2 && (await count('.cameras > g')) === 7 && (await count('.ring-card')) === 1);
+  await page.unroute('**/v1/calls');
 
-  tell({});
   await check('a call rings before its incident is there', async () => (await count('.ring-card')) === 1 && (await text('.ring-card')).includes('Saddar Bazaar'));
   await check('with the place live in its card', async () => (await count('.ring-card[data-live=live]')) === 1);
+  await far.still(true);
+  await check('pictures that stop are not called live', async () => (await count('.ring-card[data-live=lost]')) === 1);
+  await far.still(false);
+  await check('until they go on', async () => (await count('.ring-card[data-live=live]')) === 1);
   await check('in the title, and in the icon of the tab', async () => (await page.title()).startsWith('(1)') && (await page.getAttribute('link[rel=icon]', 'href')).includes('ringing'));
   await check('and opens on an idle desk, ringing', async () => (await state()) === 'ringing' && (await words()).includes('Ringing'));
   incidents.push(incident);
@@ -61,6 +78,21 @@ try {
   await check('the document takes its place when it comes', async () => (await count('.tile')) === 4 && (await count('.row.incident')) === 4);
   tell({ group: 'shift-leaders', rings: 2 });
   await check('an escalated call says so, and looks so', async () => (await count('.ring-card.escalated')) === 1 && (await text('.ring-card .why')).includes('shift-leaders'));
+  const second = { ...told, incident: '019a2f00-0000-7000-8000-00000000dddd', pressed_at: iso(Date.parse(told.pressed_at) - 60000), camera: null };
+  const order = () => page.$$eval('.ring-card', (all) => all.map((one) => one.dataset.id));
+  send('call', { ...second, call: { ...told.call, group: 'operators', rings: 1 } });
+  await check('an escalated call stands above another', async () => JSON.stringify(await order()) === JSON.stringify([ID, second.incident]));
+  await page.focus('.ring-card .answer');
+  send('call', { ...second, call: told.call });
+  await check('of two alike the one that has waited longer is the first', async () => JSON.stringify(await order()) === JSON.stringify([second.incident, ID]));
+  await check('with the focus where it was, and the pictures going on', async () => {
+    const at = () => page.$eval(`.ring-card[data-id="${ID}"] video`, (one) => one.currentTime);
+    const was = await at();
+    await page.waitForTimeout(300);
+    return (await at()) > was && page.evaluate((id) => document.activeElement.closest('.ring-card')?.dataset.id === id, ID);
+  });
+  send('call', { ...second, call: { ...told.call, state: 'ended', ended: { at: iso(Date.now()), reason: 'closed', by: 'Bilal' } } });
+  await check('what has ended rings no more', async () => (await count('.ring-card')) === 1);
   await page.waitForTimeout(800);
   await shot('call-1-ringing');
 
@@ -74,6 +106,10 @@ try {
   tell({ state: 'answered', speaker: mine(), answered_at: iso(Date.now()) });
   await check('when it has, she is through', async () => (await words()) === 'You are through');
   await check('the pictures of the call are the large ones', async () => (await count('.tile.main.is-called')) === 1 && (await page.$eval('.tile.main video.called', (v) => v.videoWidth)) > 0);
+  await far.still(true);
+  await check('until they stop', async () => (await count('.is-called, .is-live')) === 0);
+  await far.still(false);
+  await check('and again when they go on', async () => (await count('.tile.main.is-called')) === 1);
   await check('nothing rings any more', async () => (await count('.ring-card')) === 0 && !(await page.getAttribute('link[rel=icon]', 'href')).includes('ringing'));
   await check('the microphone is heard at the other end', async () => (await far.received(lastPeer)).audio > 20);
   await check('and its level shows', async () => (await page.$eval('.level', (one) => one.value)) > 0 && (await page.isVisible('.level')));
@@ -118,6 +154,10 @@ try {
   await far.cut(lastPeer);
   await check('a connection that was cut is told', async () => (await page.getAttribute('.call', 'data-connection')) === 'cut' || asked.length > 1);
   await check('and takes the place of the one before', async () => asked.length > 1 && asked.at(-1).replaces === 's1' && asked.at(-1).as === 'speak' && sessions === 2);
+  await check('connected anew', async () => (await page.getAttribute('.call', 'data-connection')) === 'connected');
+  tell({});
+  await page.waitForTimeout(300);
+  await check('what is told of the connection before does not take the floor from her', async () => page.evaluate(() => JSON.parse(sessionStorage.getItem('chowki-call')).as === 'speak'));
   tell({ speaker: mine() });
   await check('then she is through again', async () => (await words()) === 'You are through' && (await page.getAttribute('.call', 'data-connection')) === 'connected');
 

@@ -81,7 +81,7 @@ const TYPES = { html: 'text/html', js: 'text/javascript', css: 'text/css', svg: 
 const csp = /CONTENT_SECURITY_POLICY: &str = "([^;]*;[^"]*)";/s.exec(readFileSync(join(root, 'src/api/page/mod.rs'), 'utf8'))[1].replace(/\\\n\s*/g, '');
 const server = http.createServer((request, response) => {
   const path = request.url.split('?')[0];
-  const answer = (type, body, code = 200) => response.writeHead(code, { 'Content-Type': type, 'Content-Security-Policy': csp }).end(body);
+  const answer = (type, body, code = 200) => response.writeHead(code, { 'Content-Type': type, 'Content-Security-Policy': csp, 'Service-Worker-Allowed': '/unit/' }).end(body);
   const json = (body, code) => answer('application/json', JSON.stringify(body), code);
   if (said.token && path.startsWith('/v1') && request.headers.authorization !== `Bearer ${said.token}`) return json({ title: 'Unauthorized', detail: 'no token' }, 401);
   if (request.method === 'DELETE') {

@@ -1,7 +1,10 @@
 // The other end of WebRTC for the tests of the page: another page of the same browser, with a fake camera and microphone, that
 // answers what the gateway would. All candidates are in its answers.
 
-/** In a new page of `context`: `answer(sdp)` gives `{ sdp, id }`, `cut(id)` ends that connection, `received(id)` counts what came. */
+/**
+ * In a new page of `context`: `answer(sdp)` gives `{ sdp, id }`, `cut(id)` ends that connection, `still(on)` stops
+ * the pictures of all or lets them go on, `received(id)` counts what came.
+ */
 export async function peer(context, address) {
   const page = await context.newPage();
   await page.goto(`${address}page/icon.svg`);
@@ -22,6 +25,11 @@ export async function peer(context, address) {
       if (other.iceGatheringState !== 'complete') await new Promise((done) => { other.onicegatheringstatechange = () => other.iceGatheringState === 'complete' && done(); });
       return { sdp: other.localDescription.sdp, id };
     }, sdp),
+    still: (on) => page.evaluate((stops) => window.peers.flatMap((one) => one.getTransceivers()).forEach(({ sender, receiver }) => {
+      if (receiver.track.kind !== 'video') return;
+      sender.sent ??= sender.track;
+      sender.replaceTrack(stops ? null : sender.sent).catch(() => {});
+    }), on),
     cut: (id) => page.evaluate((which) => window.peers[which].close(), id),
     received: (id) => page.evaluate(async (which) => {
       const seen = { audio: 0, video: 0, codec: '' };

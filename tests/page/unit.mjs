@@ -72,6 +72,8 @@ try {
   await check('it is ready', async () => (await shows()) === 'ready');
   await shot('unit-1-ready');
 
+  await check('its page is kept for when the gateway is away', async () => page.evaluate(async () => (await (await caches.open('chowki-unit')).keys()).length > 10));
+
   disk = false;
   await page.keyboard.press('Enter');
   await check('a press is being sent', async () => (await shows()) === 'calling' && presses.length > 0);
@@ -114,8 +116,10 @@ try {
   await context.route('**/v1/units/**', (route) => route.abort());
   for (const stream of streams) stream.destroy();
   await check('a gateway that cannot be reached is told', async () => (await shows()) === 'offline');
+  await page.evaluate(() => { const { now } = Date; Date.now = () => now() - 3600000; });
+  await page.evaluate(() => { Storage.prototype.setItem = () => { throw new DOMException('full', 'QuotaExceededError'); }; });
   await page.keyboard.press(' ');
-  await check('and that the press is kept', async () => (await shows()) === 'unsent' && !(await visible('#recorded')));
+  await check('and that the press is kept, without storage and with the clock set back', async () => (await shows()) === 'unsent' && !(await visible('#recorded')));
   await context.unroute('**/v1/units/**');
   const kept = presses.length;
   await check('until it gets through', async () => presses.length > kept, 30000);
@@ -125,10 +129,17 @@ try {
     return (await shows()) === 'ended';
   }, 30000);
   await check('nothing scrolls', async () => page.evaluate(() => document.documentElement.scrollHeight <= innerHeight && document.documentElement.scrollWidth <= innerWidth));
+  await check('an answered call without a line is lost, and a screen that is not let in says so first', async () => page.evaluate(async () => {
+    const { shows } = await import('/page/unitstate.js');
+    const told = { incident: 'i-1', state: 'answered', call: 'answered', speaking: true };
+    return shows({ connected: true, told, up: true }) === 'answered' && shows({ connected: true, told, up: false }) === 'lost' && shows({ connected: false, refused: true, pending: {}, told: null }) === 'refused';
+  }));
   await check('every state has its picture', async () => (await page.evaluate(async () => { const { WORDS } = await import('/page/unitstate.js'); return Object.keys(WORDS).filter((one) => !['starting', 'unsent', 'refused'].includes(one)); })).every((one) => readFileSync(join(root, `src/api/page/unit-${one}.svg`), 'utf8').includes('<svg')));
   said.token = 'another';
   await page.reload();
   await check('a token that is not taken is told', async () => (await shows()) === 'refused');
+  await page.evaluate(() => { location.hash = 'another'; });
+  await check('until one is put behind its address that is', async () => !page.url().includes('#') && (await shows()) === 'starting' && token === 'Bearer another');
   const own = complaints.filter((one) => !/ERR_FAILED|ERR_INCOMPLETE_CHUNKED_ENCODING|network error/i.test(one));
   await check('the page complains of nothing', async () => own.length === 0 || own);
 } finally {

@@ -13,6 +13,12 @@ import { Ringing } from './ringing.js';
 import { onLanguage, otherLanguage, setLanguage, span, t } from './strings.js';
 import { Switchboard } from './switchboard.js';
 
+// Drawn within this, with or without a frame of the browser.
+const DRAWN_MS = 100;
+// Between two tries to fetch everything.
+const FIRST_WAIT_MS = 500;
+const LONGEST_WAIT_MS = 10000;
+
 const $ = (id) => document.getElementById(id);
 const desk = new Desk();
 const { calls } = desk;
@@ -28,43 +34,45 @@ const alarm = new Alarm(look);
 const onEvent = {
   incident(incident) {
     const news = !desk.incidents.has(incident.id) && !calls.known;
-    if (desk.take(incident) && news && incident.state !== 'closed') announce(incident);
+    if (desk.hear('incident', incident) && news && incident.state !== 'closed') announce(incident);
   },
   call(told) {
     const rang = calls.of(told.incident);
     const news = calls.ringsHere(told) && !(rang && calls.ringsHere(rang));
-    calls.take(told);
+    desk.hear('call', told);
     board.heard(told);
     if (news) announce(desk.incident(told.incident), told);
   },
   button(condition) {
-    const button = desk.buttons.get(condition.button);
-    if (!button || (button.condition?.revision ?? -1) > condition.revision) return;
-    button.condition = condition;
-    map.button(button.id, condition);
+    if (desk.hear('button', condition)) map.button(condition.button, condition);
   },
-  camera({ id, state, detail }) {
-    const camera = desk.cameras.get(id);
-    if (!camera) return;
-    Object.assign(camera, { state, detail });
-    map.camera(id, state, detail);
+  camera(told) {
+    if (desk.hear('camera', told)) map.camera(told.id, told.state, told.detail);
   },
-  status(status) {
-    desk.status = status;
-  },
+  status: (status) => desk.hear('status', status),
   // What was missed is no longer kept.
   reset: fetchAll,
 };
 
+let round = 0;
+
+/** Until it succeeds, or the connection is lost: what is missing could be a call that rings. */
 async function fetchAll() {
-  try {
-    await desk.fetchAll();
-    place();
-    const left = board.fetched();
-    if (left) choose(left);
-    render();
-  } catch (error) {
-    toast(t('failed', { why: error.message }));
+  const own = ++round;
+  const current = () => own === round && desk.connected;
+  for (let wait = FIRST_WAIT_MS; current(); wait = Math.min(wait * 2, LONGEST_WAIT_MS)) {
+    try {
+      if (!await desk.fetchAll()) return;
+      place();
+      const left = board.fetched();
+      if (left) choose(left);
+      render();
+      return;
+    } catch (error) {
+      if (!current()) return;
+      toast(t('failed', { why: error.message }));
+      await new Promise((rest) => setTimeout(rest, wait));
+    }
   }
 }
 
@@ -72,18 +80,20 @@ const place = () => map.place(desk.district, [...desk.buttons.values()], [...des
 
 // ---- Drawing
 
-let drawn = false;
+let [due, frame, timer] = [false, 0, 0];
 
 function render() {
-  if (drawn) return;
-  drawn = true;
-  // A page in the background draws nothing by itself, and rings all the same.
-  if (document.hidden) setTimeout(draw, 50);
-  else requestAnimationFrame(draw);
+  if (due) return;
+  due = true;
+  // Whichever comes first: a page in the background, or one that goes there now, has no frames and rings all the same.
+  frame = requestAnimationFrame(draw);
+  timer = setTimeout(draw, DRAWN_MS);
 }
 
 function draw() {
-  drawn = false;
+  cancelAnimationFrame(frame);
+  clearTimeout(timer);
+  due = false;
   drawHeader(desk, { operator: operator(), cut: (up) => tell('/demo/backhaul', { up }) });
   const rings = calls.ringing(desk.incidents);
   // What this operator looks at right now has its pictures there, and is not shown twice.
@@ -226,6 +236,7 @@ document.addEventListener('keydown', (event) => {
 });
 document.addEventListener('keyup', (event) => letter(event) === 't' && board.talkUp(event.timeStamp));
 addEventListener('blur', () => board.talkUp());
+document.addEventListener('visibilitychange', draw);
 
 $('operator').addEventListener('click', askOperator);
 $('help').addEventListener('click', help);

@@ -2,7 +2,7 @@
 // again by itself, in the place of the session that was cut, until it is ended.
 
 import { post, request } from './api.js';
-import { iceServers } from './ice.js';
+import { iceServers, watchPictures } from './ice.js';
 import { Microphone, reason } from './microphone.js';
 
 const FIRST_WAIT_MS = 300;
@@ -38,6 +38,10 @@ export class Call {
   state = 'connecting';
   /** This browser's number in the call, once the gateway has given it. */
   party = null;
+  /** The number under which the gateway has told that this browser has the floor, or null. */
+  floorAs = null;
+  /** Whether the unit's pictures have stopped while the connection stands. */
+  still = false;
   /** A key below `mic` that says what is wrong with the microphone, or null. */
   trouble = null;
 
@@ -183,26 +187,34 @@ export class Call {
   }
 
   async #connect() {
-    const peer = new RTCPeerConnection({ iceServers: await iceServers(), bundlePolicy: 'max-bundle' });
-    if (this.#ended) return peer.close();
-    this.#peer = peer;
-    this.#timer = setTimeout(() => this.#again(peer), PATIENCE_MS);
-    const stream = new MediaStream();
-    this.stream = stream;
-    peer.onconnectionstatechange = () => this.#changed(peer);
-    peer.ontrack = ({ track, transceiver }) => {
-      const [unit, , floor] = peer.getTransceivers();
-      if (transceiver === unit) play(this.#unitVoice, track);
-      else if (transceiver === floor) play(this.#floorVoice, track);
-      else stream.addTrack(track);
-    };
-    // In this order: the microphone and the unit's sound, pictures, the voice of who has the floor.
-    const sound = peer.addTransceiver('audio', { direction: 'sendrecv' });
-    const pictures = peer.addTransceiver('video', { direction: this.face ? 'sendrecv' : 'recvonly' });
-    peer.addTransceiver('audio', { direction: 'recvonly' });
-    if (this.face) preferH264(pictures);
-    this.#senders = [sound.sender, pictures.sender];
+    let peer = null;
     try {
+      const servers = await iceServers();
+      if (this.#ended) return;
+      peer = new RTCPeerConnection({ iceServers: servers, bundlePolicy: 'max-bundle' });
+      this.#peer = peer;
+      this.#timer = setTimeout(() => this.#again(peer), PATIENCE_MS);
+      const stream = new MediaStream();
+      this.stream = stream;
+      this.still = false;
+      watchPictures(peer, (come) => {
+        if (this.#peer !== peer) return;
+        this.still = !come;
+        this.onChange();
+      });
+      peer.onconnectionstatechange = () => this.#changed(peer);
+      peer.ontrack = ({ track, transceiver }) => {
+        const [unit, , floor] = peer.getTransceivers();
+        if (transceiver === unit) play(this.#unitVoice, track);
+        else if (transceiver === floor) play(this.#floorVoice, track);
+        else stream.addTrack(track);
+      };
+      // In this order: the microphone and the unit's sound, pictures, the voice of who has the floor.
+      const sound = peer.addTransceiver('audio', { direction: 'sendrecv' });
+      const pictures = peer.addTransceiver('video', { direction: this.face ? 'sendrecv' : 'recvonly' });
+      peer.addTransceiver('audio', { direction: 'recvonly' });
+      if (this.face) preferH264(pictures);
+      this.#senders = [sound.sender, pictures.sender];
       if (this.microphone.track) await sound.sender.replaceTrack(this.microphone.track);
       if (this.#lens) await pictures.sender.replaceTrack(this.#lens);
       await peer.setLocalDescription(await peer.createOffer());
@@ -211,7 +223,7 @@ export class Call {
       const location = answer.headers.get('Location');
       if (this.#ended || this.#peer !== peer) {
         request(location, { method: 'DELETE', keepalive: true }).catch(() => {});
-        return undefined;
+        return;
       }
       this.#location = location;
       this.party = Number(answer.headers.get('Chowki-Party'));
@@ -221,7 +233,6 @@ export class Call {
     } catch (error) {
       this.#refused(peer, error);
     }
-    return undefined;
   }
 
   #refused(peer, error) {
@@ -260,7 +271,7 @@ export class Call {
   #again(peer) {
     if (this.#ended || this.#peer !== peer) return;
     this.#peer = null;
-    peer.close();
+    peer?.close();
     this.state = this.state === 'connecting' ? 'connecting' : 'cut';
     this.onChange();
     clearTimeout(this.#timer);

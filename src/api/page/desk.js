@@ -22,30 +22,51 @@ export class Desk {
   // The chosen incident's id: it is kept even when it is old.
   chosen = null;
 
+  // The events since the fetch of everything began that is under way, or null.
+  #since = null;
+  #hear = {
+    incident: (incident) => this.take(incident),
+    call: (told) => this.calls.take(told),
+    button: (condition) => {
+      const button = this.buttons.get(condition.button);
+      if (!button || (button.condition?.revision ?? -1) > condition.revision) return false;
+      button.condition = condition;
+      return true;
+    },
+    camera: ({ id, state, detail }) => this.cameras.has(id) && Object.assign(this.cameras.get(id), { state, detail }),
+    status: (status) => {
+      this.status = status;
+    },
+  };
+
+  /** What an event brings: for `button` and `camera`, whether it is of one that is known; for `incident`, whether it is news. */
+  hear(name, data) {
+    this.#since?.push([name, data]);
+    return this.#hear[name](data);
+  }
+
+  /** All anew; `false` when another fetch was begun meanwhile, and this one changed nothing. */
   async fetchAll() {
+    const since = [];
+    this.#since = since;
     // A gateway that knows no calls yet has none.
     const none = (path, instead) => json(path).catch((error) => {
       if (error.status === 404) return instead;
       throw error;
     });
-    const [home, buttons, cameras, status, me, calls] = await Promise.all([json('/v1/district'), json('/v1/buttons'), json('/v1/cameras'), json('/v1/status'), none('/v1/me', null), none('/v1/calls', null)]);
+    const [home, buttons, cameras, status, me, calls, incidents] = await Promise.all([json('/v1/district'), json('/v1/buttons'), json('/v1/cameras'), json('/v1/status'), none('/v1/me', null), none('/v1/calls', null), allIncidents()]);
+    if (this.#since !== since) return false;
     Object.assign(this, { district: home.district, version: home.version, demo: Boolean(home.demo), status });
     this.buttons = new Map(buttons.buttons.map((one) => [one.id, one]));
     this.cameras = new Map(cameras.cameras.map((one) => [one.id, one]));
     if (me) this.calls.me = me;
     this.calls.groups = me?.groups ?? calls?.groups ?? home.groups ?? [];
+    incidents.forEach((one) => this.take(one));
     this.calls.replace(calls?.calls ?? null);
-    await this.#fetchIncidents();
-  }
-
-  async #fetchIncidents() {
-    let after = '';
-    for (let page = 0; page < PAGES; page++) {
-      const { incidents, next } = await json(`/v1/incidents?limit=100${after && `&after=${encodeURIComponent(after)}`}`);
-      incidents.forEach((one) => this.take(one));
-      if (!incidents.length || next === null || next === undefined || String(next) === after) break;
-      after = String(next);
-    }
+    // What was told while the answers were on their way is newer than they are.
+    for (const [name, data] of since) this.#hear[name](data);
+    this.#since = null;
+    return true;
   }
 
   /** Keeps the higher revision; `true` when it was news. */
@@ -82,10 +103,22 @@ export class Desk {
     return this.open.filter((one) => !one.test && UNSEEN.includes(one.state)).length;
   }
 
-  /** Open before closed, real before test, what rings here, unseen before seen, then by urgency within those, then the newest. */
+  /** Open before closed, real before test, what rings here, unseen before seen, then by urgency within those, then what waits longest; of closed ones the newest. */
   get queue() {
     const rings = (one) => Boolean(this.calls.of(one.id)) && this.calls.ringsHere(this.calls.of(one.id));
-    const rank = (one) => [one.state === 'closed', one.test, !rings(one), !UNSEEN.includes(one.state), one.state === 'closed' ? 0 : URGENCY.indexOf(one.kind), -pressedAt(one)].map(Number);
+    const rank = (one) => [one.state === 'closed', one.test, !rings(one), !UNSEEN.includes(one.state), one.state === 'closed' ? 0 : URGENCY.indexOf(one.kind), one.state === 'closed' ? -pressedAt(one) : pressedAt(one)].map(Number);
     return this.all.map((one) => [rank(one), one]).sort(([a], [b]) => a.map((n, i) => n - b[i]).find((n) => n) ?? 0).map(([, one]) => one);
   }
+}
+
+async function allIncidents() {
+  const all = [];
+  let after = '';
+  for (let page = 0; page < PAGES; page++) {
+    const { incidents, next } = await json(`/v1/incidents?limit=100${after && `&after=${encodeURIComponent(after)}`}`);
+    all.push(...incidents);
+    if (!incidents.length || next === null || next === undefined || String(next) === after) break;
+    after = String(next);
+  }
+  return all;
 }

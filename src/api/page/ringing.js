@@ -16,6 +16,8 @@ export class Ringing {
   #root;
   #acts;
   #cards = new Map();
+  // The ids of the cards, the most urgent first.
+  #order = [];
   #more = h('p', { class: 'more', role: 'status' });
 
   /** `acts`: `look(id)` opens an incident, `answer(id)` takes its call as well; `mayAnswer()` who watches. */
@@ -26,16 +28,18 @@ export class Ringing {
 
   /** What a bare Enter would answer, or null. */
   get first() {
-    const [id, card] = this.#cards.entries().next().value ?? [null, null];
-    return card?.call && performance.now() - card.at > SETTLED_MS ? id : null;
+    const [id] = this.#order;
+    const card = this.#cards.get(id);
+    return card?.call && performance.now() - card.firstAt > SETTLED_MS ? id : null;
   }
 
-  /** Shows the first of these (`Calls.ringing`). Cards that stay are not moved: that would stop their pictures. */
+  /** Shows the first of these (`Calls.ringing`), in their order. */
   show(ringing, calls) {
     const shown = ringing.slice(0, AT_ONCE());
     const ids = new Set(shown.map((one) => one.id));
     for (const id of [...this.#cards.keys()]) if (!ids.has(id)) this.#remove(id);
     for (const one of shown) this.#card(one, calls);
+    this.#arrange(shown.map((one) => one.id));
     const more = ringing.length - shown.length;
     this.#more.textContent = more ? t('moreRing', { n: more }) : '';
     if (more) this.#root.append(this.#more);
@@ -44,9 +48,24 @@ export class Ringing {
     this.#root.hidden = !shown.length;
   }
 
+  /** Moves no more cards than it must, since a card that moves loses the focus. */
+  #arrange(order) {
+    if (order.join() === this.#order.join()) return;
+    if (order.length && order[0] !== this.#order[0]) this.#cards.get(order[0]).firstAt = performance.now();
+    this.#order = order;
+    const focused = document.activeElement;
+    let next = this.#root.firstElementChild;
+    for (const { element } of order.map((id) => this.#cards.get(id))) {
+      if (element === next) next = next.nextElementSibling;
+      else this.#root.insertBefore(element, next);
+    }
+    if (this.#root.contains(focused)) focused.focus({ preventScroll: true });
+  }
+
   /** All cards anew, in the language of now. */
   translate() {
     for (const id of [...this.#cards.keys()]) this.#remove(id);
+    this.#order = [];
   }
 
   #remove(id) {
@@ -96,7 +115,7 @@ export class Ringing {
     answer.setAttribute('aria-keyshortcuts', 'A');
     const element = h('article', { class: 'ring-card', 'data-id': id, 'aria-label': name }, look, answer);
     this.#root.append(element);
-    return { element, video, message, place, line, why, look, answer, live: null, watches: null, key: '', at: performance.now(), call: null };
+    return { element, video, message, place, line, why, look, answer, live: null, watches: null, key: '', firstAt: 0, call: null };
   }
 
   #watch(card, camera) {

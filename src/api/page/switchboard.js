@@ -35,13 +35,17 @@ export class Switchboard {
     const { call } = this;
     if (!this.isIn(told.incident)) return;
     const { state, speaker, ended } = told.call;
+    const hers = Boolean(speaker) && speaker.party === call.party;
+    if (hers) call.floorAs = call.party;
     if (state === 'ended' && call.party !== null && ended?.at !== call.endedBefore) {
       call.hangUp().catch(() => {});
       if (ended?.reason) toast(this.#endedBy(ended), 'calm');
-    } else if (call.state === 'connected' && speaker && speaker.party !== call.party && call.as === 'speak') {
+    } else if (call.state === 'connected' && speaker && !hers && call.as === 'speak' && call.floorAs === call.party) {
+      // Only of who was told to have it: each connection is another party, and what was told before names one that is no more.
+      call.floorAs = null;
       call.yieldFloor();
       toast(t('call.taken', { name: speaker.name }), 'calm');
-    } else if (call.state === 'connected' && speaker?.party === call.party) call.receiveFloor();
+    } else if (call.state === 'connected' && hers) call.receiveFloor();
   }
 
   /** All calls were fetched anew; at the start, the page goes back into the one that it was in. */

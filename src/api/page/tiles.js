@@ -201,8 +201,9 @@ export class Tiles {
       if (stream) entry.called.requestVideoFrameCallback(() => entry.called.srcObject === stream && this.#called(entry, true));
       else this.#called(entry, false);
     }
-    if (call && call.state !== 'connected' && entry.hasCalled) this.#called(entry, false);
-    else if (call?.state === 'connected' && !entry.hasCalled && entry.called.videoWidth) this.#called(entry, true);
+    const comes = call?.state === 'connected' && !call.still;
+    if (call && !comes && entry.hasCalled) this.#called(entry, false);
+    else if (comes && !entry.hasCalled && entry.called.videoWidth) this.#called(entry, true);
     // Who has just answered looks at the unit, as it is now.
     if (stream && this.#call !== call) {
       if (this.#incident.state !== 'closed') this.goLive(true);

@@ -15,16 +15,40 @@ const GRACE_MS = 3000;
 const ENDED_MS = 12000;
 // With no word from the gateway for so long it is called out of reach.
 const LATE_MS = 6000;
+// An answered call whose line is cut for so long is lost; one whose line has not come up after so long, too.
+const CUT_MS = 2000;
+const COMING_UP_MS = 10000;
 const PICTURES = { starting: 'ready', unsent: 'offline', refused: 'offline' };
 
 // ---- The token: given once behind the address, then kept, and not shown
 
 const TOKEN = `chowki-unit ${button}`;
-if (location.hash.length > 1) {
-  localStorage.setItem(TOKEN, decodeURIComponent(location.hash.slice(1)));
-  history.replaceState(null, '', location.pathname);
+let token = null;
+
+/** From the address, if there is one; `true` when there was. */
+function takeToken() {
+  if (location.hash.length < 2) return false;
+  token = location.hash.slice(1);
+  try {
+    token = decodeURIComponent(token);
+  } catch {
+    // It is meant as it stands.
+  }
+  try {
+    localStorage.setItem(TOKEN, token);
+    history.replaceState(null, '', location.pathname);
+  } catch {
+    // Storage is shut: it stays in the address, where the next load finds it.
+  }
+  return true;
 }
-useTokens({ get: () => localStorage.getItem(TOKEN) });
+try {
+  if (!takeToken()) token = localStorage.getItem(TOKEN);
+} catch {
+  // Without one the gateway says whether it wants one.
+}
+addEventListener('hashchange', () => takeToken() && location.reload());
+useTokens({ get: () => token });
 
 // ---- The page is there when the gateway is not. Browsers allow that, as they do a camera, over TLS alone.
 
@@ -32,7 +56,8 @@ navigator.serviceWorker?.register('/page/unit-worker.js', { scope: '/unit/' }).c
 
 // ---- What is known
 
-let [connected, told, cut, recorded, endedAt, grace, late] = [false, null, false, false, 0, null, false];
+// Times are those of `performance.now()`: the clock of a screen may be set back by an hour.
+let [connected, told, cut, recorded, answeredAt, endedAt, grace, late] = [false, null, false, false, 0, -Infinity, null, false];
 const path = `/v1/units/${encodeURIComponent(button)}`;
 const prompts = new Prompts(`${path}/prompts`, $('prompt'));
 const press = new Press(button, (news) => {
@@ -48,7 +73,8 @@ follow(`${path}/events`, (name, next) => {
   if (name !== 'state') return;
   cut = isCut(told, next, cut);
   const over = told?.incident && (!next.incident || next.state === 'closed');
-  if (over) endedAt = Date.now();
+  if (over) endedAt = performance.now();
+  if (next.call === 'answered' && told?.call !== 'answered') answeredAt = performance.now();
   if (over || (!next.incident && !press.pending)) recorded = false;
   told = next;
   draw();
@@ -68,17 +94,27 @@ follow(`${path}/events`, (name, next) => {
 
 // ---- What is shown
 
+/** Whether this unit's line may be taken to stand in a call that is answered; draws again when that ends. */
+function stands(now) {
+  if (line.up) return true;
+  // One that was cut in this call is given up sooner than one that has not come up since it was answered.
+  const until = line.downAt > answeredAt ? line.downAt + CUT_MS : answeredAt + COMING_UP_MS;
+  if (told?.call === 'answered' && now < until) setTimeout(draw, until - now + 50);
+  return now < until;
+}
+
 function draw() {
-  let what = shows({ connected, refused: line.refused, late, pending: press.pending, told, cut });
+  const now = performance.now();
+  let what = shows({ connected, refused: line.refused, late, pending: press.pending, told, cut, up: stands(now) });
   // A press just recorded, of which no event has come yet.
-  if (what === 'ready' && recorded && Date.now() - endedAt > ENDED_MS) what = 'calling';
-  if (what === 'ready' && Date.now() - endedAt < ENDED_MS) {
+  if (what === 'ready' && recorded && now - endedAt > ENDED_MS) what = 'calling';
+  if (what === 'ready' && now - endedAt < ENDED_MS) {
     what = 'ended';
-    setTimeout(draw, ENDED_MS - (Date.now() - endedAt) + 50);
+    setTimeout(draw, ENDED_MS - (now - endedAt) + 50);
   }
   const [urdu, english] = WORDS[what];
   // Her picture only while the gateway says that it is on its way, and it is.
-  const face = what === 'answered' && line.up && told.speaking && $('operator').videoWidth > 0;
+  const face = what === 'answered' && line.up && line.seen && told.speaking && $('operator').videoWidth > 0;
   $('operator').muted = what !== 'answered';
   document.body.dataset.shows = what;
   document.body.dataset.face = String(face);
@@ -103,12 +139,12 @@ draw();
 
 // ---- The button
 
-let last = 0;
+let last = -Infinity;
 
 function pressed() {
   // A finger that trembles presses once.
-  if (Date.now() - last < 500) return;
-  last = Date.now();
+  if (performance.now() - last < 500) return;
+  last = performance.now();
   $('press').classList.remove('hit');
   requestAnimationFrame(() => $('press').classList.add('hit'));
   recorded = false;

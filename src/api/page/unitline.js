@@ -3,7 +3,7 @@
 
 import { request } from './api.js';
 import { preferH264 } from './call.js';
-import { iceServers } from './ice.js';
+import { iceServers, watchPictures } from './ice.js';
 
 const FIRST_WAIT_MS = 500;
 const LONGEST_WAIT_MS = 10000;
@@ -23,10 +23,14 @@ export class UnitLine {
   #looked = false;
   /** Whether the connection stands. */
   up = false;
+  /** When it last went down, on the clock of `performance.now()`. */
+  downAt = 0;
+  /** Whether the operator's pictures come. */
+  seen = false;
   /** Whether the gateway does not take this unit's token. */
   refused = false;
 
-  /** For `button`, with the operator's pictures and voice in `video`. `onChange()` when `up` or `missing` changes. */
+  /** For `button`, with the operator's pictures and voice in `video`. `onChange()` when `up`, `seen` or `missing` changes. */
   constructor(button, video, onChange) {
     this.#unit = `/v1/units/${encodeURIComponent(button)}`;
     this.video = video;
@@ -64,14 +68,21 @@ export class UnitLine {
   #sender = (kind) => this.#peer?.getTransceivers()[kind === 'audio' ? 0 : 1]?.sender;
 
   async #connect() {
-    const peer = new RTCPeerConnection({ iceServers: await iceServers(`${this.#unit}/ice-servers`), bundlePolicy: 'max-bundle' });
-    this.#peer = peer;
-    this.#timer = setTimeout(() => this.#again(peer), PATIENCE_MS);
-    const stream = new MediaStream();
-    peer.ontrack = ({ track }) => stream.addTrack(track);
-    peer.onconnectionstatechange = () => this.#changed(peer);
-    this.video.srcObject = stream;
+    let peer = null;
     try {
+      const servers = await iceServers(`${this.#unit}/ice-servers`);
+      peer = new RTCPeerConnection({ iceServers: servers, bundlePolicy: 'max-bundle' });
+      this.#peer = peer;
+      this.#timer = setTimeout(() => this.#again(peer), PATIENCE_MS);
+      const stream = new MediaStream();
+      peer.ontrack = ({ track }) => stream.addTrack(track);
+      peer.onconnectionstatechange = () => this.#changed(peer);
+      watchPictures(peer, (come) => {
+        if (this.#peer !== peer) return;
+        this.seen = come;
+        this.onChange();
+      });
+      this.video.srcObject = stream;
       const { audio, video } = this.#tracks;
       peer.addTransceiver(audio ?? 'audio', { direction: 'sendrecv' });
       preferH264(peer.addTransceiver(video ?? 'video', { direction: 'sendrecv', sendEncodings: [{ maxBitrate: 2500000 }] }));
@@ -90,7 +101,7 @@ export class UnitLine {
     if (this.#peer !== peer) return;
     clearTimeout(this.#timer);
     const { connectionState: state } = peer;
-    this.up = state === 'connected';
+    this.#stands(state === 'connected');
     if (this.up) {
       this.#wait = FIRST_WAIT_MS;
       // A page that nobody has touched yet shows the operator, if need be without a voice.
@@ -101,11 +112,17 @@ export class UnitLine {
     this.onChange();
   }
 
+  #stands(up) {
+    if (this.up && !up) this.downAt = performance.now();
+    this.up = up;
+  }
+
   #again(peer) {
     if (this.#peer !== peer) return;
     this.#peer = null;
-    this.up = false;
-    peer.close();
+    this.#stands(false);
+    this.seen = false;
+    peer?.close();
     this.video.srcObject = null;
     this.onChange();
     clearTimeout(this.#timer);

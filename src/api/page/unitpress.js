@@ -13,29 +13,42 @@ export class Press {
   #path;
   #key;
   #sending = false;
+  #held = null;
 
   /** For `button`. `onChange()` when a press begins to be sent and when it is recorded. */
   constructor(button, onChange) {
     this.#path = `/v1/units/${encodeURIComponent(button)}/press`;
     this.#key = `chowki-press ${button}`;
     this.onChange = onChange;
+    try {
+      this.#held = JSON.parse(localStorage.getItem(this.#key));
+    } catch {
+      // Storage that is shut or spoilt holds none.
+    }
     this.#send();
   }
 
   /** The press that the gateway has not recorded yet, or null. */
   get pending() {
-    try {
-      return JSON.parse(localStorage.getItem(this.#key));
-    } catch {
-      return null;
-    }
+    return this.#held;
   }
 
   /** One more press; while one is on its way it is that one. */
   press() {
-    if (!this.pending) localStorage.setItem(this.#key, JSON.stringify({ press: unique(), kind: 'panic' }));
+    if (!this.#held) this.#keep({ press: unique(), kind: 'panic' });
     this.onChange();
     this.#send();
+  }
+
+  /** In memory first: storage that is full or shut must not lose it. */
+  #keep(one) {
+    this.#held = one;
+    try {
+      if (one) localStorage.setItem(this.#key, JSON.stringify(one));
+      else localStorage.removeItem(this.#key);
+    } catch {
+      // Then it lasts as long as the page.
+    }
   }
 
   async #send() {
@@ -44,7 +57,7 @@ export class Press {
     let wait = FIRST_WAIT_MS;
     for (let one = this.pending; one; one = this.pending) {
       if (await this.#sendOnce(one)) {
-        localStorage.removeItem(this.#key);
+        this.#keep(null);
         this.onChange('recorded');
         wait = FIRST_WAIT_MS;
         continue;

@@ -21,12 +21,13 @@ const from = (state, stage) => STAGES.indexOf(state) >= STAGES.indexOf(stage);
 /**
  * What to show: a key of `WORDS`. `connected`: the gateway's events arrive; `refused`: it does not take the token; `late`: the
  * page began some time ago; `pending`: a press that is not recorded yet; `told`: the latest event; `cut`: the call had been
- * answered and rings again.
+ * answered and rings again; `up`: this unit's own line stands, or may still come up.
  */
-export function shows({ connected, refused, late, pending, told, cut }) {
-  if (!connected) return pending ? 'unsent' : refused ? 'refused' : told === null && !late ? 'starting' : 'offline';
+export function shows({ connected, refused, late, pending, told, cut, up = true }) {
+  if (!connected) return refused ? 'refused' : pending ? 'unsent' : told === null && !late ? 'starting' : 'offline';
   const { incident, state, call, speaking } = told ?? {};
   if (!incident || state === 'closed') return pending ? 'calling' : told === null ? 'starting' : 'ready';
+  if (call === 'answered' && !up) return 'lost';
   if (call === 'answered') return speaking || state === 'answered' ? 'answered' : cut ? 'lost' : 'reached';
   if (call === 'held') return 'hold';
   if (call === 'lost' || (call === 'ringing' && cut)) return 'lost';
