@@ -254,6 +254,10 @@ fn a_revision_put_out_while_the_disk_failed_is_never_given_again_after_a_restart
     pressed(&mut e, 1, "p3", PressKind::Panic, 6_000);
     let doc = e.document(id).unwrap();
     assert!(doc.revision > put_out && doc.press_count == 2, "{}", doc.revision);
+    // Nor by a start after it, when nothing of this one has come to the disk either.
+    let (mut e, _) = restarted("boot-1", &durable, at(7_000));
+    pressed(&mut e, 1, "p4", PressKind::Panic, 8_000);
+    assert!(e.document(id).unwrap().revision > doc.revision, "{}", e.document(id).unwrap().revision);
 }
 
 #[test]

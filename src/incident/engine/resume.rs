@@ -14,8 +14,9 @@ use crate::district::{
     press::StateMessage,
 };
 
-/// While the disk fails, documents are put out whose revisions no journal holds. A start leaves room for so many, so that
-/// none of them is given again to something else.
+/// While the disk fails, documents are put out whose revisions no journal holds, perhaps not even those of the start before this
+/// one. None of them may be given again to something else: a start goes on at least so many higher, and at the microseconds
+/// since the press, which no count of revisions overtakes.
 const REVISIONS_UNWRITTEN: u64 = 10_000;
 
 impl Engine {
@@ -69,7 +70,9 @@ impl Engine {
                 Reboot { anchor, until: now.mono + rest.min(self.settings.after) }
             });
             let goes_on = !case.finished(self.settings.alone);
-            let revision = case.document.revision + if goes_on { REVISIONS_UNWRITTEN } else { 0 };
+            let (last, age) = (case.document.revision, now.wall.since(case.document.pressed_at.at));
+            let beyond = || (last + REVISIONS_UNWRITTEN).max(u64::try_from(age.as_micros()).unwrap_or(0));
+            let revision = if goes_on { beyond() } else { last };
             (goes_on || reboot.is_some()).then_some(Record::Resumed { incident: *id, revision, reboot })
         };
         self.cases.iter().filter_map(resumption).collect()
