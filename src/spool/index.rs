@@ -3,7 +3,13 @@
 //! sled keeps a prefix of what was written to it, so rows written later never outlive rows written earlier. All changes
 //! are idempotent: applying a segment's records again gives the same rows.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs::{File, TryLockError},
+    path::Path,
+    thread,
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 use sled::{Db, Tree};
@@ -14,6 +20,10 @@ use super::{
     retention::SegmentUse,
 };
 use crate::district::ids::{CameraId, IncidentId};
+
+/// How long an index that was just closed may be locked still, and how often it is looked.
+const LOCKED: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_millis(10);
 
 /// A change to the index, always after it is durable in the log.
 #[derive(Debug, Clone)]
@@ -51,8 +61,22 @@ fn unreadable(e: serde_json::Error) -> Error {
     Error::Index { doing: "read a row", error: e.to_string() }
 }
 
+/// sled's threads hold the lock on its file a little longer than whoever closed it. An index that is merely locked is no
+/// broken one, and nothing is to be built anew for it.
+fn wait_for_the_last(dir: &Path) {
+    let Ok(file) = File::open(dir.join("db")) else { return };
+    for _ in 0..LOCKED.as_millis() / LOOK.as_millis() {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => thread::sleep(LOOK),
+            // Free, or to be told by sled; closing the file lets it go.
+            _ => return,
+        }
+    }
+}
+
 impl Index {
     pub fn open(dir: &Path) -> Result<Self, Error> {
+        wait_for_the_last(dir);
         let config =
             sled::Config::new().path(dir).cache_capacity(16 << 20).flush_every_ms(None).mode(sled::Mode::LowSpace);
         let db = config.open().map_err(failed("open"))?;
