@@ -174,19 +174,20 @@ impl Board {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts out an incident's document.
-    pub fn incident(&self, document: Arc<Document>) {
+    /// Puts out an incident's document. Whether none that is newer was put out before.
+    pub fn incident(&self, document: Arc<Document>) -> bool {
         let mut inner = self.lock();
         let incident = &document.incident;
         let newer = |known: &Arc<Incident>| known.revision > incident.revision;
         if inner.incidents.get(&incident.id).is_some_and(newer) {
-            return;
+            return false;
         }
         inner.incidents.insert(incident.id, incident.clone());
         if incident.state == Progress::Closed {
             inner.calls.remove(&incident.id);
         }
         self.announce(&mut inner, "incident", Data::Document(document));
+        true
     }
 
     /// Puts out how a call stands. Gives the number of the change.

@@ -425,8 +425,10 @@ impl Desk {
 
     fn put_out(&mut self, documents: Vec<Arc<Document>>) {
         for document in documents {
-            self.hq.incident(&document.incident, document.json());
-            self.board.incident(document);
+            // What waited for a slow disk may be older than what was put out meanwhile, as `received`.
+            if self.board.incident(document.clone()) {
+                self.hq.incident(&document.incident, document.json());
+            }
         }
     }
 
