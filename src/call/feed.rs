@@ -177,13 +177,8 @@ impl Feed {
     fn leave_light(&mut self) {
         self.wants_key = true;
         if self.light.take().is_some_and(|light| light.shown) {
-            self.cut();
+            cut(&mut self.video);
         }
-    }
-
-    /// The next picture is of the other stream.
-    fn cut(&mut self) {
-        self.video.iter_mut().filter_map(|out| out.line.as_mut()).for_each(Line::cut);
     }
 
     /// The browser reports how its link is, and how often it lost its pictures until now.
@@ -257,7 +252,7 @@ impl Feed {
             Some(light) if from_light => {
                 if frame.key && !light.shown {
                     light.shown = true;
-                    self.video.iter_mut().filter_map(|out| out.line.as_mut()).for_each(Line::cut);
+                    cut(&mut self.video);
                 }
                 light.shown
             }
@@ -298,6 +293,11 @@ impl Feed {
         self.sent |= pictures;
         Some(())
     }
+}
+
+/// The next picture is of the other stream.
+fn cut(pictures: &mut Option<Out>) {
+    pictures.iter_mut().filter_map(|out| out.line.as_mut()).for_each(Line::cut);
 }
 
 #[cfg(test)]

@@ -82,7 +82,7 @@ impl Link {
 
     /// The viewer begins now, with a burst.
     pub fn begins(&mut self, now: Mono) {
-        self.settles = Some(now.after(BURSTS));
+        self.settles = Some(now + BURSTS);
     }
 
     /// How much it carries.
@@ -149,7 +149,7 @@ impl Link {
     }
 
     fn set(&mut self, level: Level, now: Mono, settles: Duration) {
-        (self.level, self.settles, self.good_since) = (level, Some(now.after(settles)), None);
+        (self.level, self.settles, self.good_since) = (level, Some(now + settles), None);
         self.recent.clear();
     }
 }

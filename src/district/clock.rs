@@ -24,10 +24,6 @@ impl Mono {
     pub fn since(self, earlier: Mono) -> Duration {
         self.0.saturating_sub(earlier.0)
     }
-    /// The point `span` after this one.
-    pub fn after(self, span: Duration) -> Mono {
-        Mono(self.0.saturating_add(span))
-    }
     /// The point `span` before this one, not before the boot.
     pub fn before(self, span: Duration) -> Mono {
         Mono(self.0.saturating_sub(span))

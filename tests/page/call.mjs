@@ -107,7 +107,7 @@ try {
   await check('when it has, she is through', async () => (await words()) === 'You are through');
   await check('the pictures of the call are the large ones', async () => (await count('.tile.main.is-called')) === 1 && (await page.$eval('.tile.main video.called', (v) => v.videoWidth)) > 0);
   await far.still(true);
-  await check('until they stop', async () => (await count('.is-called')) === 0);
+  await check('until they stop', async () => (await count('.is-called, .is-live')) === 0);
   await far.still(false);
   await check('and again when they go on', async () => (await count('.tile.main.is-called')) === 1);
   await check('nothing rings any more', async () => (await count('.ring-card')) === 0 && !(await page.getAttribute('link[rel=icon]', 'href')).includes('ringing'));

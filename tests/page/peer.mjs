@@ -3,12 +3,12 @@
 
 /**
  * In a new page of `context`: `answer(sdp)` gives `{ sdp, id }`, `cut(id)` ends that connection, `still(on)` stops
- * the pictures of all or lets them go on, `received(id)` counts what came.
+ * the pictures of all, also of those that connect meanwhile, or lets them go on, `received(id)` counts what came.
  */
 export async function peer(context, address) {
   const page = await context.newPage();
   await page.goto(`${address}page/icon.svg`);
-  await page.evaluate(() => { window.peers = []; });
+  await page.evaluate(() => { Object.assign(window, { peers: [], stopped: false }); });
   return {
     answer: (sdp) => page.evaluate(async (offer) => {
       const own = await navigator.mediaDevices.getUserMedia({ audio: true, video: { width: 640, height: 360 } });
@@ -19,17 +19,19 @@ export async function peer(context, address) {
       for (const one of other.getTransceivers()) {
         const { kind } = one.receiver.track;
         one.direction = 'sendrecv';
-        await one.sender.replaceTrack(sends[kind]);
+        one.sender.sent = sends[kind];
+        await one.sender.replaceTrack(window.stopped && kind === 'video' ? null : sends[kind]);
       }
       await other.setLocalDescription(await other.createAnswer());
       if (other.iceGatheringState !== 'complete') await new Promise((done) => { other.onicegatheringstatechange = () => other.iceGatheringState === 'complete' && done(); });
       return { sdp: other.localDescription.sdp, id };
     }, sdp),
-    still: (on) => page.evaluate((stops) => window.peers.flatMap((one) => one.getTransceivers()).forEach(({ sender, receiver }) => {
-      if (receiver.track.kind !== 'video') return;
-      sender.sent ??= sender.track;
-      sender.replaceTrack(stops ? null : sender.sent).catch(() => {});
-    }), on),
+    still: (on) => page.evaluate((stops) => {
+      window.stopped = stops;
+      for (const { sender, receiver } of window.peers.flatMap((one) => one.getTransceivers())) {
+        if (receiver.track.kind === 'video') sender.replaceTrack(stops ? null : sender.sent).catch(() => {});
+      }
+    }, on),
     cut: (id) => page.evaluate((which) => window.peers[which].close(), id),
     received: (id) => page.evaluate(async (which) => {
       const seen = { audio: 0, video: 0, codec: '' };
