@@ -136,15 +136,20 @@ fn a_line_that_loses_a_twentieth_is_mended_and_a_slow_one_that_loses_more_still_
     assert!(count(&seen, "video", "keyFramesDecoded") > 0 && count(&seen, "video", "nackCount") > 50, "{seen}");
 }
 
-#[test]
-fn on_a_thin_link_the_cameras_lighter_stream_is_shown_and_the_sound_goes_on() {
+/// What a browser saw over such a line of a camera that sends 4 Mbit/s, and 400 kbit/s as its lighter stream.
+fn watch_with_a_lighter_stream(seconds: u32, line: &[&str]) -> Option<Value> {
     let rig = cameras(0, 1);
     let url = format!("rtsp://127.0.0.1:{}", rig.port);
     let site = Site::new().buttons(1).camera("cam", 10, &format!("{url}/cam0"));
     let site = site.with(&format!("sub_url = \"{url}/sub\"\n")).window(10, 5);
     let gateway = site.start();
     gateway.cameras_live(1, Duration::from_secs(5));
-    let Some(seen) = watch(&gateway, "cam", 30, &["loss=0.15", "delay=150"]) else { return };
+    watch(&gateway, "cam", seconds, line)
+}
+
+#[test]
+fn on_a_thin_link_the_cameras_lighter_stream_is_shown_and_the_sound_goes_on() {
+    let Some(seen) = watch_with_a_lighter_stream(30, &["loss=0.15", "delay=150"]) else { return };
     assert_eq!(seen["size"], serde_json::json!([640, 360]), "{seen}");
     assert!(count(&seen, "video", "framesDecoded") > 60, "{seen}");
     assert!(count(&seen, "audio", "totalSamplesReceived") > 100_000, "{seen}");
@@ -152,14 +157,7 @@ fn on_a_thin_link_the_cameras_lighter_stream_is_shown_and_the_sound_goes_on() {
 
 #[test]
 fn on_a_line_that_is_slower_than_the_camera_the_lighter_stream_is_shown_and_the_sound_is_whole() {
-    let rig = cameras(0, 1);
-    let url = format!("rtsp://127.0.0.1:{}", rig.port);
-    let site = Site::new().buttons(1).camera("cam", 10, &format!("{url}/cam0"));
-    let site = site.with(&format!("sub_url = \"{url}/sub\"\n")).window(10, 5);
-    let gateway = site.start();
-    gateway.cameras_live(1, Duration::from_secs(5));
-    // The camera sends 4 Mbit/s, and 400 kbit/s as its lighter stream.
-    let Some(seen) = watch(&gateway, "cam", 24, &["rate=1000", "delay=40"]) else { return };
+    let Some(seen) = watch_with_a_lighter_stream(24, &["rate=1000", "delay=40"]) else { return };
     assert_eq!(seen["size"], serde_json::json!([640, 360]), "{seen}");
     let half = seen["halfway"].as_u64().unwrap();
     // The second half is the lighter stream's, at 15 a second.
