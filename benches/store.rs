@@ -151,7 +151,9 @@ fn store(dir: &Path, load: Load) -> Vec<Duration> {
         for number in 0..(load.total / load.value as u64) as u32 {
             let at = Utc::from_micros(i64::from(number) * 1_000_000);
             let meta = ObjectMeta {
-                incident,
+                kept: chowki::spool::Kept::Evidence { incident },
+                urgent: false,
+                gap: None,
                 camera: camera.clone(),
                 rank: 0,
                 name: format!("{number:05}.m4s"),

@@ -150,7 +150,7 @@ fn evidence_beyond_the_disks_room_goes_through_it_as_headquarters_confirms() {
     let mut button = Button::connect(gateway.mqtt, "b1").unwrap();
     button.press("p-1", "panic");
     let incident = hq.incident("all evidence at headquarters", LONG, all_there);
-    let evicted = gateway.log().matches("delivered evidence removed to make room").count();
+    let evicted = gateway.log().matches("a segment was removed to make room").count();
     assert!(evicted > 0, "there was room for everything");
     for camera in ["near", "far"] {
         let wanted = Wanted { camera, video: "h264", fps: 30.0, audio: "opus", step: 0.02 };

@@ -7,10 +7,14 @@ use bytes::Bytes;
 use chowki::{
     district::{
         clock::Utc,
+        evidence::GapReason,
         ids::{CameraId, IncidentId},
     },
     host::scope::Scope,
-    spool::{Error, Evicted, Health, MediaSettings, MediaStore, ObjectMeta, ObjectRef, recovery::Report},
+    spool::{
+        Buffer, Error, Evicted, Health, Kept, MediaLane, MediaSettings, MediaStore, ObjectMeta, ObjectRef,
+        recovery::Report,
+    },
 };
 use tokio::sync::mpsc;
 
@@ -38,7 +42,9 @@ fn camera(name: &str) -> CameraId {
 fn meta(incident: IncidentId, cam: &str, rank: u16, number: u32) -> ObjectMeta {
     let from = Utc::from_micros(1_700_000_000_000_000 + i64::from(number) * 1_000_000);
     ObjectMeta {
-        incident,
+        kept: chowki::spool::Kept::Evidence { incident },
+        urgent: false,
+        gap: None,
         camera: camera(cam),
         rank,
         name: if number == 0 { "init.mp4".into() } else { format!("{number:05}.m4s") },
@@ -291,4 +297,81 @@ async fn segments_that_vanished_are_reported_as_gaps() {
     assert_eq!(parts[0].names[0], "init.mp4");
     let held = store.evidence(incident(1), &camera("c")).await.unwrap();
     assert_eq!(held.len() + parts[0].names.len(), 60);
+}
+
+/// A piece of a buffer, of a second that is so many after the first.
+fn recorded(cam: &str, second: i64, buffer: Buffer) -> ObjectMeta {
+    let from = Utc::from_micros(1_700_000_000_000_000 + second * 1_000_000);
+    ObjectMeta {
+        kept: Kept::Buffer { buffer },
+        name: format!("2023-11-14/{second:06}.m4s"),
+        from,
+        to: from.shifted(1_000_000),
+        ..meta(incident(1), cam, 0, 2)
+    }
+}
+
+#[tokio::test]
+async fn lanes_are_delivered_evidence_first_the_seconds_around_the_press_before_the_rest_then_outages_then_bulk() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _gone, _) = open(dir.path(), settings());
+    let put = async |meta: ObjectMeta| drop(store.append(meta, payload(1)).unwrap().await.unwrap());
+    put(recorded("b", 3, Buffer::Bulk)).await;
+    put(recorded("o", 5, Buffer::Outage)).await;
+    put(recorded("p", 4, Buffer::Outage)).await;
+    put(meta(incident(1), "far", 1, 1)).await;
+    put(meta(incident(1), "near", 0, 1)).await;
+    put(ObjectMeta { urgent: true, ..meta(incident(1), "far", 1, 3) }).await;
+    put(ObjectMeta { urgent: true, ..meta(incident(1), "near", 0, 3) }).await;
+    let order = ["near/00003.m4s", "far/00003.m4s", "near/00001.m4s", "far/00001.m4s"];
+    let buffers = ["p/2023-11-14/000004.m4s", "o/2023-11-14/000005.m4s", "b/2023-11-14/000003.m4s"];
+    assert_eq!(names(&store.pending(10).await.unwrap()), [&order[..], &buffers[..]].concat());
+    assert_eq!(names(&store.pending_in(MediaLane::Outage, 10).await.unwrap()), buffers[..2]);
+    assert_eq!(store.incidents().await.unwrap(), [incident(1)]);
+    store.close().await;
+}
+
+#[tokio::test]
+async fn on_a_full_disk_the_oldest_recordings_go_are_said_to_be_gone_and_evidence_among_them_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = || MediaSettings { quota: 16 << 20, ..settings() };
+    let (store, _gone, _) = open(dir.path(), settings());
+    let mut evidence = 0;
+    for second in 0..200 {
+        let piece = recorded("c", second, Buffer::Outage);
+        store.append(piece, large(second as u32)).unwrap().await.unwrap();
+        if second % 20 == 0 {
+            evidence += 1;
+            store.append(meta(incident(1), "e", 0, evidence), payload(evidence)).unwrap().await.unwrap();
+        }
+    }
+    let check = async |store: &MediaStore| {
+        let held = store.evidence(incident(1), &camera("e")).await.unwrap();
+        assert_eq!(held.len() as u32, evidence, "no evidence went");
+        for object in &held {
+            assert_eq!(store.read(object).await.unwrap(), payload(object.meta.number));
+        }
+        let pending = store.pending_in(MediaLane::Outage, usize::MAX).await.unwrap();
+        let (gaps, pieces): (Vec<_>, Vec<_>) = pending.into_iter().partition(|o| o.meta.gap.is_some());
+        assert_eq!(gaps.len(), 1, "one gap that grew: {gaps:?}");
+        let (gap, first) = (&gaps[0].meta, &pieces[0].meta);
+        let bytes = pieces.iter().map(|o| o.meta.size).sum::<u64>() + gap.gap.unwrap().bytes;
+        assert_eq!((gap.from, gap.to), (recorded("c", 0, Buffer::Outage).from, first.from), "up to what is held");
+        assert_eq!((gap.gap.unwrap().reason, bytes), (GapReason::Evicted, 200 * SIZE as u64));
+        assert_eq!(pieces.last().unwrap().meta.from, recorded("c", 199, Buffer::Outage).from, "the newest is there");
+        gaps[0].clone()
+    };
+    let stats = store.stats();
+    assert!(stats.evicted_segments > 1 && stats.dropped_bytes > 0 && stats.used_bytes <= settings().quota, "{stats:?}");
+    check(&store).await;
+    store.close().await;
+
+    // The same after a restart, and with an index that is built anew from the log.
+    std::fs::remove_dir_all(dir.path().join("index")).unwrap();
+    let (store, _gone, report) = open(dir.path(), settings());
+    assert!(report.is_sound(), "{report:?}");
+    let gap = check(&store).await;
+    store.delivered(&gap).unwrap().await.unwrap();
+    assert_eq!(store.pending_in(MediaLane::Outage, 1).await.unwrap()[0].meta.gap, None);
+    store.close().await;
 }

@@ -328,7 +328,8 @@ fn a_camera_that_dies_in_the_middle_leaves_a_gap_and_the_others_are_untouched() 
 #[test]
 fn another_press_and_the_operator_extend_the_evidence() {
     let stage = stage();
-    let site = stage.site(2, 3, &[("cam", "cam0")]);
+    // Of a camera that is kept for outages too, memory reaches back further.
+    let site = stage.site(2, 3, &[("cam", "cam0")]).with("record = \"incident\"\n");
     let gateway = site.start();
     gateway.cameras_live(1, 3 * SECOND);
     let mut button = Button::connect(gateway.mqtt, "b1").unwrap();

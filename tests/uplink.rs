@@ -3,12 +3,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on should say so and end")]
 #![allow(clippy::disallowed_methods, reason = "real peers live in real time")]
 
+#[path = "support/s3.rs"]
+mod s3;
 mod support;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::{BufRead, BufReader, Read, Write},
-    net::{Ipv4Addr, TcpListener, TcpStream},
+    net::{Ipv4Addr, TcpListener},
     path::Path,
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex},
@@ -26,7 +28,8 @@ use chowki::{
         tls,
     },
 };
-use support::{Peer, free_port, mosquitto, wait_for_port, which};
+use s3::{make_bucket, moto, s3};
+use support::{free_port, mosquitto, which};
 use tokio::{sync::mpsc, time::timeout};
 
 const LONG: Duration = Duration::from_secs(20);
@@ -560,42 +563,6 @@ async fn a_directory_that_is_not_mounted_is_not_made_and_serves_once_it_is_there
     }
 }
 
-/// moto's S3 on loopback with the bucket `evidence`; none when it is not installed.
-fn moto(port: u16, tls: Option<&Path>) -> Option<Peer> {
-    let mut command = Command::new("moto_server");
-    command.args(["-H", "127.0.0.1", "-p", &port.to_string()]).stdout(Stdio::null()).stderr(Stdio::null());
-    if let Some(dir) = tls {
-        command.arg("-s").arg("-c").arg(dir.join("server.pem")).arg("-k").arg(dir.join("server.key"));
-    }
-    let Ok(child) = command.spawn() else {
-        eprintln!("SKIPPED: moto_server is not installed (pip install 'moto[server]')");
-        return None;
-    };
-    let peer = Peer { child, port };
-    wait_for_port(port, "moto_server");
-    Some(peer)
-}
-
-fn make_bucket(port: u16) {
-    let mut socket = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
-    write!(
-        socket,
-        "PUT /evidence HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-    )
-    .unwrap();
-    let mut answer = String::new();
-    socket.read_to_string(&mut answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-}
-
-fn s3(bucket: &str, endpoint: String) -> objects::Settings {
-    let mut settings = objects::Settings::new(format!("s3://{bucket}/gateways"));
-    settings.s3.endpoint = Some(endpoint);
-    settings.s3.access_key = Some(("test".into(), Secret::new("test")));
-    settings.patience = Duration::from_secs(5);
-    settings
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn s3_takes_objects_and_each_failure_says_what_to_do() {
     let Some(server) = moto(free_port(), None) else { return };
@@ -685,6 +652,7 @@ async fn s3_over_tls_needs_the_ca_that_signed_it() {
     let error = objects::open(&settings).unwrap().put("a", Bytes::new()).await.unwrap_err();
     assert!(matches!(error, PutError::Later { .. }) && error.to_string().contains("certificate"), "{error}");
     settings.s3.ca = Some(std::fs::read(dir.path().join("ca.pem")).unwrap());
-    let error = objects::open(&settings).unwrap().put("a", Bytes::new()).await.unwrap_err();
+    settings.bandwidth = Some(8_000_000);
+    let error = objects::open(&settings).unwrap().put("a", Bytes::from(vec![3; 300_000])).await.unwrap_err();
     assert!(matches!(error, PutError::Misconfigured { .. }), "the bucket is not there, but it was asked: {error}");
 }

@@ -46,6 +46,14 @@ pub enum GapReason {
     Evicted,
 }
 
+impl GapReason {
+    /// Whether it was the camera that sent nothing.
+    pub fn is_the_cameras(self) -> bool {
+        use GapReason::*;
+        matches!(self, CameraDown | CameraStalled | CameraUnreachable | WrongPassword | CameraUnusable)
+    }
+}
+
 /// An interval nobody holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Gap {

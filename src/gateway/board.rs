@@ -119,8 +119,12 @@ pub struct Status {
     pub backhaul_detail: String,
     /// Documents that headquarters has not confirmed.
     pub pending_documents: usize,
-    /// Evidence objects that headquarters has not confirmed.
+    /// Media objects that headquarters has not confirmed: evidence, and what was kept of cameras beside it.
     pub pending_objects: usize,
+    /// Of these, objects that headquarters' store refuses, or that fail while others go through.
+    pub objects_set_aside: usize,
+    /// Cameras that should be recorded now and are not: an alarm.
+    pub not_recorded: Vec<NotRecorded>,
     /// `ok`, or what is wrong with the disk.
     pub journal: String,
     /// Buttons in all, and those that are online and silent.
@@ -129,6 +133,17 @@ pub struct Status {
     pub cameras: Counts,
     /// Incidents that are open.
     pub open_incidents: usize,
+}
+
+/// A camera that should be recorded now and is not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct NotRecorded {
+    /// Which.
+    pub camera: CameraId,
+    /// Since when nothing of it was stored.
+    pub since: Utc,
+    /// Why, as far as is known.
+    pub why: String,
 }
 
 /// So many of so many.
@@ -297,7 +312,12 @@ impl Board {
         self.lock().cameras.get(id).cloned()
     }
 
-    /// What every camera does.
+    /// What a camera is doing.
+    pub fn camera_state(&self, camera: &CameraId) -> Option<CameraState> {
+        self.lock().cameras.get(camera).map(|c| c.state)
+    }
+
+    /// What every camera is doing.
     pub fn camera_states(&self) -> Vec<CameraState> {
         self.lock().cameras.values().map(|c| c.state).collect()
     }

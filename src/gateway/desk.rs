@@ -21,6 +21,7 @@ use super::{
     exchange::Exchange,
     forwarder::Bell,
     hq::Headquarters,
+    keepers::Keepers,
     ledger::{Answer, Ledger, Promises},
     recorders::Recorders,
     work::Work,
@@ -68,6 +69,8 @@ pub struct Ways {
     pub hq: Headquarters,
     /// Evidence.
     pub recorders: Recorders,
+    /// What is kept beside it.
+    pub keepers: Keepers,
     /// Calls.
     pub exchange: Exchange,
     /// Wakes the forwarder.
@@ -84,6 +87,7 @@ pub struct Desk {
     intake: Intake,
     hq: Headquarters,
     recorders: Recorders,
+    keepers: Keepers,
     exchange: Exchange,
     bell: Bell,
     progress: Arc<Progress>,
@@ -171,8 +175,8 @@ fn millis(at: Mono) -> u64 {
 impl Desk {
     /// A desk for an engine whose journal has been replayed.
     pub fn new(engine: Engine, ledger: Ledger, ways: Ways) -> Self {
-        let Ways { board, intake, hq, recorders, exchange, bell, progress } = ways;
-        Self { engine, ledger, board, intake, hq, recorders, exchange, bell, progress, failing: false }
+        let Ways { board, intake, hq, recorders, keepers, exchange, bell, progress } = ways;
+        Self { engine, ledger, board, intake, hq, recorders, keepers, exchange, bell, progress, failing: false }
     }
 
     /// Works until the scope stops; then takes what is there already, and waits for the disk a moment.
@@ -265,7 +269,12 @@ impl Desk {
             Event::SetAside { tag, revision, reason, .. } => {
                 error!(?tag, revision, %reason, "headquarters does not take a document");
             }
-            link => self.hq.link(link),
+            link => {
+                if let Event::Backhaul { state, worked, now } = &link {
+                    self.keepers.backhaul(now.mono, *state, *worked);
+                }
+                self.hq.link(link);
+            }
         }
     }
 

@@ -13,6 +13,7 @@ use super::{
     forwarder::Forwarded,
     hq::Headquarters,
     metrics, status,
+    watched::Watched,
     work::Work,
 };
 use crate::{
@@ -82,6 +83,7 @@ pub(super) struct Shared {
     pub intake: Intake,
     pub journal: Journal,
     pub media: MediaStore,
+    pub watched: Watched,
     pub hq: Headquarters,
     pub work: mpsc::Sender<Work>,
     pub progress: Arc<Progress>,

@@ -18,7 +18,7 @@ use crate::{
         camera::{CameraReport, CameraState},
         clock::Mono,
         ids::{ButtonId, CameraId},
-        inventory::{Button, Inventory, Source, Transport},
+        inventory::{Button, Inventory, RecordPolicy, Source, Transport},
     },
     host::{
         scope::Scope,
@@ -53,10 +53,11 @@ pub struct Feeds {
 }
 
 impl Feeds {
-    /// Starts a session to every camera and unit.
+    /// Starts a session to every camera and unit. Memory reaches back `before`, and `outage` of cameras that are kept for
+    /// outages of the backhaul.
     pub fn start(
         inventory: &Inventory,
-        before: Duration,
+        (before, outage): (Duration, Duration),
         ring_bytes: usize,
         reports: &mpsc::Sender<CameraReport>,
         scope: &Scope,
@@ -69,7 +70,10 @@ impl Feeds {
         let mut rings = HashMap::new();
         let mut handles = Vec::new();
         for (id, source) in sources(inventory) {
-            let ring = Ring::new(limits);
+            let camera = inventory.cameras().iter().find(|c| c.id == id);
+            let kept = camera.is_some_and(|c| c.record == RecordPolicy::Outage);
+            let span = if kept { before.max(outage) + MARGIN } else { limits.span };
+            let ring = Ring::new(Limits { span, ..limits });
             rings.insert(id.clone(), ring.clone());
             handles.push(camera::start(id, source, ring, reports.clone(), settings.clone(), scope));
         }

@@ -110,7 +110,7 @@ impl Headquarters {
                 warn!(%reason, "no connection to headquarters");
                 seen.detail = reason;
             }
-            Event::Backhaul { state, now } => {
+            Event::Backhaul { state, now, .. } => {
                 let state = match state {
                     Backhaul::Up => "up",
                     Backhaul::Degraded => "degraded",

@@ -15,8 +15,10 @@ pub mod desk;
 pub mod exchange;
 mod facade;
 pub mod feeds;
+mod filing;
 pub mod forwarder;
 pub mod hq;
+pub mod keepers;
 pub mod ledger;
 pub mod lighter;
 mod line;
@@ -29,6 +31,7 @@ mod sound;
 mod status;
 pub mod tls;
 pub mod watchdog;
+pub mod watched;
 pub mod work;
 
 pub use facade::{Facade, Uncalled, Unwatched};
@@ -45,7 +48,7 @@ use crate::{
     incident::engine::Engine,
     intake::{self},
     spool::{self, Evicted, Journal, JournalSettings, MediaSettings, MediaStore},
-    uplink::{self, events},
+    uplink::{self, events, outage},
 };
 
 use self::{
@@ -56,8 +59,10 @@ use self::{
     feeds::Feeds,
     forwarder::{Bell, Forwarded, Forwarder},
     hq::Headquarters,
+    keepers::Keepers,
     ledger::Ledger,
     recorders::Recorders,
+    watched::Watched,
     work::Work,
 };
 
@@ -144,7 +149,8 @@ impl Gateway {
 
         watch_evictions(evictions, work.clone(), scope);
 
-        let before = config.evidence.before;
+        // Before an outage is found out it may have lasted a while.
+        let before = (config.evidence.before, outage::AROUND + outage::FOUND_OUT);
         let ring_bytes = usize::try_from(config.media.ring_bytes).unwrap_or(usize::MAX);
         let feeds = Feeds::start(&inventory, before, ring_bytes, &camera_reports, &scopes.cameras);
         let bell = Bell::default();
@@ -166,7 +172,11 @@ impl Gateway {
         let hq = Headquarters::new(config.district.id.clone(), events);
         let calls = start_calls(&config, &scopes.calls);
         let intake = intake::start(intake_settings, inventory.clone(), button_events.clone(), &scopes.intake).await?;
-        let recorders = Recorders::new(feeds.clone(), media.clone(), work.clone(), scopes.recorders.clone());
+        let watched = Watched::default();
+        let kept = (&media, &bell);
+        let keepers = Keepers::start(&inventory, &feeds, kept, &watched, &scopes.recorders);
+        let recorders =
+            Recorders::new(feeds.clone(), media.clone(), work.clone(), watched.clone(), scopes.recorders.clone());
         let reporting = (work.clone(), camera_reports);
         let heard = (calls, settings::prompts(&config));
         let exchange = Exchange::new(inventory.clone(), feeds.clone(), heard, reporting, scopes.calls.clone());
@@ -176,6 +186,7 @@ impl Gateway {
             intake: intake.clone(),
             hq: hq.clone(),
             recorders,
+            keepers,
             exchange: exchange.clone(),
             bell: bell.clone(),
             progress: progress.clone(),
@@ -195,7 +206,6 @@ impl Gateway {
                 media: media.clone(),
                 store,
                 board: board.clone(),
-                bandwidth: config.headquarters.as_ref().and_then(|hq| hq.bandwidth),
                 work: work.clone(),
                 bell,
                 counts: counts.clone(),
@@ -215,6 +225,7 @@ impl Gateway {
             intake,
             journal: journal.clone(),
             media: media.clone(),
+            watched,
             hq,
             work,
             progress: progress.clone(),

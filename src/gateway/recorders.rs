@@ -8,6 +8,7 @@ use super::{
     feeds::Feeds,
     recorder::{Job, Past, Paused},
     shelf::Whose,
+    watched::Watched,
     work::Work,
 };
 use crate::{
@@ -17,7 +18,7 @@ use crate::{
     },
     host::{clock, scope::Scope},
     incident::case::RecordOrder,
-    spool::MediaStore,
+    spool::{Kept, MediaStore},
 };
 
 /// Where recordings ended is remembered this long: by then no ring holds anything from before it.
@@ -28,6 +29,7 @@ pub struct Recorders {
     feeds: Feeds,
     store: MediaStore,
     work: mpsc::Sender<Work>,
+    watched: Watched,
     scope: Scope,
     running: HashMap<(IncidentId, CameraId), Running>,
     /// Recordings of this run that ended, for when they are extended.
@@ -46,9 +48,9 @@ struct Running {
 
 impl Recorders {
     /// None running yet.
-    pub fn new(feeds: Feeds, store: MediaStore, work: mpsc::Sender<Work>, scope: Scope) -> Self {
+    pub fn new(feeds: Feeds, store: MediaStore, work: mpsc::Sender<Work>, watched: Watched, scope: Scope) -> Self {
         let (running, past) = (HashMap::new(), HashMap::new());
-        Self { feeds, store, work, scope, running, past, begun: clock::mono() }
+        Self { feeds, store, work, watched, scope, running, past, begun: clock::mono() }
     }
 
     /// Begins a recording, or moves the end of the one that runs.
@@ -63,7 +65,7 @@ impl Recorders {
         let (leave, paused) = oneshot::channel();
         let past = self.past.remove(&key);
         let job = Job {
-            whose: Whose { incident: order.incident, camera: order.camera.clone(), rank: order.rank },
+            whose: whose(&order),
             leave: Some(leave),
             begun: self.begun,
             order: order.clone(),
@@ -71,6 +73,7 @@ impl Recorders {
             feeds: self.feeds.clone(),
             store: self.store.clone(),
             work: self.work.clone(),
+            watched: self.watched.clone(),
             scope: self.scope.clone(),
         };
         self.running.insert(key, Running { order, until, paused });
@@ -90,6 +93,16 @@ impl Recorders {
         }
         true
     }
+}
+
+/// First at headquarters, of all cameras of an incident: from so long before the press until so long after it.
+const AROUND: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(10));
+
+fn whose(order: &RecordOrder) -> Whose {
+    let (incident, pressed) = (order.incident, order.pressed_at);
+    let urgent = Some((pressed.before(AROUND.0), pressed.after(AROUND.1)));
+    let (camera, rank, boot) = (order.camera.clone(), order.rank, clock::boot_id());
+    Whose { kept: Kept::Evidence { incident }, camera, rank, urgent, boot }
 }
 
 #[cfg(test)]
@@ -150,11 +163,12 @@ mod tests {
             from: now.mono,
             until,
             window: (now.wall, now.wall.after(Duration::from_millis(300))),
+            pressed_at: now.wall,
             restarted: false,
             rebooted: false,
             gone: Gone::default(),
         };
-        let recorders = Recorders::new(feeds, store.clone(), work, scope);
+        let recorders = Recorders::new(feeds, store.clone(), work, Watched::default(), scope);
         Rig { recorders, store, ring, work: queue, format: Arc::new(format), order, pushed: 0, lost: 0, _dir: dir }
     }
 

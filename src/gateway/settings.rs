@@ -99,6 +99,7 @@ pub(super) fn headquarters(
             allow_http: false,
             ca,
         },
+        bandwidth: hq.bandwidth,
         ..objects::Settings::new(url)
     };
     Ok((mqtt, objects::open(&objects)?))

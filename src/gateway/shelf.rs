@@ -8,15 +8,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     district::{
+        clock::Utc,
         evidence::{CameraEvidence, EvidenceObject},
-        ids::{CameraId, DistrictId, IncidentId},
+        ids::{CameraId, DistrictId},
     },
     media::{
-        fragment::{Fragment, Init, Piece, Position, Settings, init_name},
-        manifest::{Manifest, sha256},
+        fragment::{Fragment, Init, Position, Settings, init_name},
+        manifest::{Manifest, hex, sha256},
         playlist::{Entry, Playlist},
     },
-    spool::{ObjectMeta, ObjectRef},
+    spool::{Kept, ObjectMeta, ObjectRef},
 };
 
 /// How long fragments of evidence are.
@@ -35,7 +36,7 @@ pub enum Extra {
         /// RFC 6381 names of its tracks.
         codecs: String,
     },
-    /// A fragment.
+    /// A fragment of evidence.
     Fragment {
         /// Its number, from 1.
         fragment: u32,
@@ -48,36 +49,63 @@ pub enum Extra {
         /// Whether packets were lost.
         lost: bool,
     },
+    /// A fragment of a buffer.
+    Stretch {
+        /// The init segment it needs, beside it.
+        init: String,
+        /// Where it stands on the recording's time line, in microseconds.
+        at_us: u64,
+        /// Whether it does not go on where the one before ended.
+        discontinuity: bool,
+        /// Whether packets were lost.
+        lost: bool,
+    },
 }
 
-/// Whose evidence: for which incident, of which camera, at which rank.
+/// Whose pictures, and what they are kept for.
 #[derive(Debug, Clone)]
 pub struct Whose {
-    /// The incident.
-    pub incident: IncidentId,
+    /// Evidence of an incident, or a buffer.
+    pub kept: Kept,
     /// The camera.
     pub camera: CameraId,
     /// Its rank in the incident.
     pub rank: u32,
+    /// The seconds around the press, which go before the rest.
+    pub urgent: Option<(Utc, Utc)>,
+    /// The machine's boot, for a clock that was never set in it.
+    pub boot: &'static str,
 }
 
-/// A piece as the media log takes it. Nothing for what could not be recorded.
-pub fn stored(whose: &Whose, piece: &Piece, next_fragment: u32) -> Option<(ObjectMeta, Bytes)> {
-    match piece {
-        Piece::Init(init) => Some((of_init(whose, init, next_fragment), init.bytes.clone())),
-        Piece::Fragment(f) => Some((of_fragment(whose, f), f.bytes.clone())),
-        Piece::Refused { .. } => None,
+impl Whose {
+    /// Where, below the camera's folder, what begins then is kept: the day's folder for a buffer.
+    pub fn folder(&self, from: Utc) -> String {
+        match self.kept {
+            Kept::Evidence { .. } => String::new(),
+            Kept::Buffer { .. } => day_of(from, self.boot),
+        }
     }
 }
 
-fn of_init(whose: &Whose, init: &Init, next_fragment: u32) -> ObjectMeta {
-    let extra = Extra::Init { init: init.number, codecs: init.codecs.clone() };
-    // Before the fragment that follows it.
-    let number = next_fragment.saturating_mul(2).saturating_sub(1);
-    meta(whose, init.name(), number, &init.bytes, &extra)
+/// A fragment as the media log takes it, with the init segment before it where there is one to be stored. Evidence is
+/// counted, a buffer is named by the time its pictures were captured.
+pub fn stored(whose: &Whose, init: &Init, is_new: bool, fragment: &Fragment) -> Vec<(ObjectMeta, Bytes)> {
+    let (of_init, of_fragment) = match whose.kept {
+        Kept::Evidence { .. } => (counted_init(whose, init, fragment), counted(whose, fragment)),
+        Kept::Buffer { .. } => dated(whose, init, fragment),
+    };
+    let init = is_new.then(|| (of_init, init.bytes.clone()));
+    init.into_iter().chain([(of_fragment, fragment.bytes.clone())]).collect()
 }
 
-fn of_fragment(whose: &Whose, f: &Fragment) -> ObjectMeta {
+fn counted_init(whose: &Whose, init: &Init, before: &Fragment) -> ObjectMeta {
+    let extra = Extra::Init { init: init.number, codecs: init.codecs.clone() };
+    let number = before.number.saturating_mul(2).saturating_sub(1);
+    // Nothing plays without it.
+    ObjectMeta { urgent: whose.urgent.is_some(), ..meta(whose, init.name(), number, &init.bytes, &extra) }
+}
+
+fn counted(whose: &Whose, f: &Fragment) -> ObjectMeta {
     let extra = Extra::Fragment {
         fragment: f.number,
         init: f.init,
@@ -86,14 +114,29 @@ fn of_fragment(whose: &Whose, f: &Fragment) -> ObjectMeta {
         lost: f.lost,
     };
     let base = meta(whose, f.name(), f.number.saturating_mul(2), &f.bytes, &extra);
-    ObjectMeta { from: f.from, to: f.to, duration_us: micros(f.duration), key: f.key, ..base }
+    let urgent = whose.urgent.is_some_and(|(from, to)| f.from < to && f.to > from);
+    ObjectMeta { urgent, from: f.from, to: f.to, duration_us: micros(f.duration), key: f.key, ..base }
+}
+
+fn dated(whose: &Whose, init: &Init, f: &Fragment) -> (ObjectMeta, ObjectMeta) {
+    let day = whose.folder(f.from);
+    // The same format has the same name, on every day and after every restart.
+    let init_file = format!("init-{}.mp4", &hex(&sha256(&init.bytes))[..8]);
+    let extra = Extra::Init { init: init.number, codecs: init.codecs.clone() };
+    let number = f.number.saturating_mul(2);
+    let of_init = meta(whose, format!("{day}/{init_file}"), number.saturating_sub(1), &init.bytes, &extra);
+    let extra = Extra::Stretch { init: init_file, at_us: micros(f.at), discontinuity: f.discontinuity, lost: f.lost };
+    let base = meta(whose, format!("{day}/{}.m4s", time_of(f.from)), number, &f.bytes, &extra);
+    let of_fragment = ObjectMeta { from: f.from, to: f.to, duration_us: micros(f.duration), key: f.key, ..base };
+    (ObjectMeta { from: f.from, to: f.from, ..of_init }, of_fragment)
 }
 
 fn meta(whose: &Whose, name: String, number: u32, bytes: &Bytes, extra: &Extra) -> ObjectMeta {
     ObjectMeta {
-        incident: whose.incident,
+        kept: whose.kept,
         camera: whose.camera.clone(),
         rank: u16::try_from(whose.rank).unwrap_or(u16::MAX),
+        urgent: false,
         name,
         number,
         from: Default::default(),
@@ -102,8 +145,26 @@ fn meta(whose: &Whose, name: String, number: u32, bytes: &Bytes, extra: &Extra) 
         key: false,
         sha256: sha256(bytes),
         size: bytes.len() as u64,
+        gap: None,
         extra: serde_json::to_value(extra).unwrap_or_default(),
     }
+}
+
+/// The folder of a day's recordings: `2026-11-27` in UTC. A clock that was never set since the machine started counts from
+/// long ago: such days are told apart by the boot, since another boot counts from there again.
+pub fn day_of(at: Utc, boot: &str) -> String {
+    let text = at.to_string();
+    let day = text.split('T').next().unwrap_or_default();
+    if at < FIRST_DAY { format!("{day}-{}", boot.get(..8).unwrap_or("unknown")) } else { day.to_owned() }
+}
+
+/// No clock that was ever set says less: 2026-01-01.
+const FIRST_DAY: Utc = Utc::from_micros(1_767_225_600_000_000);
+
+/// `101502.123`: a time of the day in UTC, as the names of recordings have it.
+fn time_of(at: Utc) -> String {
+    let text = at.to_string();
+    text.split('T').nth(1).unwrap_or_default().trim_end_matches('Z').replace(':', "")
 }
 
 /// What a stored object is. Nothing for one that another version wrote in another way.
@@ -126,7 +187,7 @@ pub fn position(held: &[ObjectRef]) -> Position {
                 position.fragment = position.fragment.max(fragment + 1);
                 position.at = position.at.max(Duration::from_micros(at_us + object.meta.duration_us));
             }
-            None => {}
+            Some(Extra::Stretch { .. }) | None => {}
         }
     }
     position
@@ -164,7 +225,9 @@ pub fn manifest(subject: String, held: &[ObjectRef], evidence: &CameraEvidence) 
     for ObjectRef { meta, .. } in held {
         let (codecs, span, lost) = match extra(meta) {
             Some(Extra::Init { codecs, .. }) => (Some(codecs), None, false),
-            Some(Extra::Fragment { lost, .. }) => (None, Some((meta.from, meta.to)), lost),
+            Some(Extra::Fragment { lost, .. } | Extra::Stretch { lost, .. }) => {
+                (None, Some((meta.from, meta.to)), lost)
+            }
             None => (None, None, false),
         };
         manifest.push(meta.name.clone(), meta.size, &meta.sha256, codecs, span, lost);
@@ -174,9 +237,13 @@ pub fn manifest(subject: String, held: &[ObjectRef], evidence: &CameraEvidence) 
     manifest
 }
 
-/// Where a camera's evidence lies at headquarters: `{district}/incidents/{incident}/{camera}`.
-pub fn folder(district: &DistrictId, incident: IncidentId, camera: &CameraId) -> String {
-    format!("{district}/incidents/{incident}/{camera}")
+/// Where a camera's evidence lies at headquarters: `{district}/incidents/{incident}/{camera}`; and its recordings:
+/// `{district}/recordings/{camera}`.
+pub fn folder(district: &DistrictId, kept: Kept, camera: &CameraId) -> String {
+    match kept {
+        Kept::Evidence { incident } => format!("{district}/incidents/{incident}/{camera}"),
+        Kept::Buffer { .. } => format!("{district}/recordings/{camera}"),
+    }
 }
 
 fn micros(span: Duration) -> u64 {

@@ -1,15 +1,15 @@
 //! The gateway's own state, once a second: on the board, and for headquarters whenever it differs.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
 use super::{
     Facade,
-    board::{Counts, Status},
+    board::{Counts, NotRecorded, Status},
     facade::Shared,
     watchdog::HANGS_AFTER,
 };
 use crate::{
-    district::{button::Presence, camera::CameraState},
+    district::{button::Presence, camera::CameraState, clock::Utc, ids::CameraId},
     host::{clock, scope::Scope},
     spool::Health,
 };
@@ -63,6 +63,8 @@ async fn read(shared: &Shared) -> Status {
         backhaul_detail: link.detail,
         pending_documents: shared.hq.pending() + unsent(shared),
         pending_objects: usize::try_from(held.undelivered).unwrap_or(usize::MAX),
+        objects_set_aside: usize::try_from(shared.counts.set_aside.load(Relaxed)).unwrap_or(usize::MAX),
+        not_recorded: not_recorded(shared),
         journal: journal(shared),
         buttons: Counts {
             total: buttons.len(),
@@ -79,6 +81,28 @@ async fn read(shared: &Shared) -> Status {
 fn unsent(shared: &Shared) -> usize {
     let unsent = shared.progress.documents_unsent.load(std::sync::atomic::Ordering::Relaxed);
     if shared.hq.events().is_some() { usize::try_from(unsent).unwrap_or(usize::MAX) } else { 0 }
+}
+
+/// Cameras that should be recorded now and are not, and why.
+fn not_recorded(shared: &Shared) -> Vec<NotRecorded> {
+    let now = clock::now();
+    let disk = match &*shared.media.health().borrow() {
+        Health::Failing { error, .. } => Some(format!("the disk takes nothing: {error}")),
+        Health::Ok | Health::OnReserve { .. } => None,
+    };
+    let why = |camera: &CameraId| match shared.board.camera_state(camera) {
+        _ if disk.is_some() => disk.clone().unwrap_or_default(),
+        Some(CameraState::Live) => "its frames cannot be recorded; see the log".into(),
+        Some(state) => format!(
+            "the camera is {}",
+            serde_json::to_value(state).ok().and_then(|v| Some(v.as_str()?.to_owned())).unwrap_or_default()
+        ),
+        None => "nothing is known of the camera".into(),
+    };
+    let late = shared.watched.late(now.mono).into_iter();
+    // To the second: what differs is told again.
+    let since = |at| Utc::from_micros(now.wall.before(now.mono.since(at)).micros() / 1_000_000 * 1_000_000);
+    late.map(|(camera, at)| NotRecorded { since: since(at), why: why(&camera), camera }).collect()
 }
 
 fn journal(shared: &Shared) -> String {

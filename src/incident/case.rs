@@ -38,6 +38,8 @@ pub struct RecordOrder {
     pub until: Mono,
     /// The same window as the document says it.
     pub window: (Utc, Utc),
+    /// When the button was pressed, by the same clock.
+    pub pressed_at: Utc,
     /// Whether the gateway was started since the window began.
     pub restarted: bool,
     /// Whether the machine was: then `from` is only when it went on.
@@ -374,7 +376,21 @@ impl Case {
             let (until, window) = (self.until, (e.from, e.to));
             let gone = self.gone.get(&e.camera).copied().unwrap_or_default();
             let restarted = false;
-            (RecordOrder { incident, button, camera, rank, from, until, window, restarted, rebooted, gone }, e.ended)
+            let pressed_at = self.document.pressed_at.at;
+            let order = RecordOrder {
+                incident,
+                button,
+                camera,
+                rank,
+                from,
+                until,
+                window,
+                pressed_at,
+                restarted,
+                rebooted,
+                gone,
+            };
+            (order, e.ended)
         };
         (0..).zip(&self.document.evidence).map(order)
     }

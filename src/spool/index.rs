@@ -16,10 +16,13 @@ use sled::{Db, Tree};
 
 use super::{
     error::Error,
-    object::{ObjectRef, camera_prefix, incident_prefix},
+    object::{BUFFERS, MediaLane, ObjectRef, buffer_prefix, camera_prefix, incident_prefix, sortable},
     retention::SegmentUse,
 };
-use crate::district::ids::{CameraId, IncidentId};
+use crate::district::{
+    clock::Utc,
+    ids::{CameraId, IncidentId},
+};
 
 /// How long an index that was just closed may be locked still, and how often it is looked.
 const LOCKED: Duration = Duration::from_secs(5);
@@ -53,6 +56,9 @@ pub(super) struct Index {
     sealed: Tree,
 }
 
+/// Counts up when rows change their meaning. An index of another version is built anew.
+const VERSION: &[u8] = b"2";
+
 fn failed(doing: &'static str) -> impl FnOnce(sled::Error) -> Error {
     move |e| Error::Index { doing, error: e.to_string() }
 }
@@ -83,6 +89,11 @@ impl Index {
         let tree = |name: &str| db.open_tree(name).map_err(failed("open a tree"));
         let (objects, pending) = (tree("objects")?, tree("pending")?);
         let (by_segment, sealed) = (tree("by_segment")?, tree("sealed")?);
+        match db.get("version").map_err(failed("read the version of"))? {
+            Some(version) if version == VERSION => {}
+            None if objects.is_empty() => drop(db.insert("version", VERSION).map_err(failed("write the version of"))?),
+            _ => return Err(Error::Index { doing: "open", error: "it is of another version".into() }),
+        }
         Ok(Self { db, objects, pending, by_segment, sealed })
     }
 
@@ -137,9 +148,7 @@ impl Index {
             row.delivered = true;
             let bytes = serde_json::to_vec(&row).map_err(unreadable)?;
             self.objects.insert(key, bytes).map_err(failed("write an object"))?;
-            if let Some(held) = uses.get_mut(&row.at.segment) {
-                held.undelivered = held.undelivered.saturating_sub(1);
-            }
+            count_undelivered(uses, &row, -1);
         }
         self.pending.remove(row.meta.pending_key()).map(drop).map_err(failed("remove a row"))
     }
@@ -149,10 +158,11 @@ impl Index {
         row.map(|bytes| serde_json::from_slice(&bytes).map_err(unreadable)).transpose()
     }
 
-    /// The first `limit` objects to deliver.
-    pub fn pending(&self, limit: usize) -> Result<Vec<ObjectRef>, Error> {
+    /// The first `limit` objects to deliver, of one lane or of all.
+    pub fn pending(&self, lane: Option<MediaLane>, limit: usize) -> Result<Vec<ObjectRef>, Error> {
         let mut found = Vec::new();
-        for key in self.pending.iter().values() {
+        let prefix = lane.map(|lane| vec![lane as u8]).unwrap_or_default();
+        for key in self.pending.scan_prefix(prefix).values() {
             if found.len() == limit {
                 break;
             }
@@ -171,11 +181,22 @@ impl Index {
             .collect()
     }
 
+    /// The newest object of a camera's buffer that begins before `before`, words about gaps included.
+    pub fn buffer_before(&self, camera: &CameraId, before: Utc) -> Result<Option<ObjectRef>, Error> {
+        let first = buffer_prefix(camera);
+        let end = [first.as_slice(), &sortable(before)].concat();
+        let row = self.objects.range(first..end).next_back().transpose().map_err(failed("read a buffer"))?;
+        row.map(|(_, row)| serde_json::from_slice(&row).map_err(unreadable)).transpose()
+    }
+
     /// Incidents with objects, the oldest first.
     pub fn incidents(&self) -> Result<Vec<IncidentId>, Error> {
         let mut found = Vec::new();
         let mut next = self.objects.first();
         while let Some((key, _)) = next.map_err(failed("read incidents"))? {
+            if key.first() == Some(&BUFFERS) {
+                break;
+            }
             let text = key.split(|b| *b == 0).next().unwrap_or_default();
             let id: IncidentId = std::str::from_utf8(text)
                 .ok()
@@ -257,7 +278,21 @@ fn count(uses: &mut BTreeMap<u64, SegmentUse>, object: &ObjectRef, by: i64) {
     let number = object.at.segment;
     let held = uses.entry(number).or_insert(SegmentUse { number, ..SegmentUse::default() });
     held.objects = held.objects.saturating_add_signed(by);
+    if object.meta.kept.incident().is_some() {
+        held.evidence = held.evidence.saturating_add_signed(by);
+    }
     if !object.delivered {
-        held.undelivered = held.undelivered.saturating_add_signed(by);
+        count_undelivered(uses, object, by);
+    }
+}
+
+fn count_undelivered(uses: &mut BTreeMap<u64, SegmentUse>, object: &ObjectRef, by: i64) {
+    let Some(held) = uses.get_mut(&object.at.segment) else { return };
+    held.undelivered = held.undelivered.saturating_add_signed(by);
+    if object.meta.stays() {
+        held.stays = held.stays.saturating_add_signed(by);
+        // Its record's size, but for what is known of it beside its bytes.
+        let bytes = i64::try_from(object.meta.size).unwrap_or(i64::MAX) + 1_024;
+        held.stays_bytes = held.stays_bytes.saturating_add_signed(by * bytes);
     }
 }

@@ -19,7 +19,7 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 
-pub use super::object::{ObjectMeta, ObjectRef};
+pub use super::object::{Buffer, Kept, MediaLane, Missing, ObjectMeta, ObjectRef};
 use super::{
     disk::{Disk, RealDisk},
     error::Error,
@@ -114,6 +114,8 @@ pub struct MediaStats {
     pub stored: u64,
     /// Segments evicted since opening.
     pub evicted_segments: u64,
+    /// Bytes of recordings since opening that made room before headquarters had them.
+    pub dropped_bytes: u64,
 }
 
 /// A handle on the media store; clones use the same one. Dropping the last one flushes it.
@@ -147,6 +149,7 @@ pub(super) struct Counts {
     pub undelivered: AtomicU64,
     pub stored: AtomicU64,
     pub evicted: AtomicU64,
+    pub dropped: AtomicU64,
 }
 
 impl Shared {
@@ -190,13 +193,15 @@ impl MediaStore {
             health,
             counts: Counts::default(),
         });
-        let gone: Vec<Vec<Evicted>> = gone.iter().map(|objects| evicted(objects)).collect();
+        let vanished: Vec<ObjectRef> = gone.iter().flatten().filter(|o| !o.delivered).cloned().collect();
+        let gone: Vec<Vec<Evicted>> = gone.iter().map(|objects| evicted(objects)).filter(|p| !p.is_empty()).collect();
         let (evictions, heard) = mpsc::channel(EVICTIONS_WAITING.max(gone.len()));
         for parts in gone {
             // The channel was made large enough.
             let _ = evictions.try_send(parts);
         }
-        let writer = Writer::new(log, uses, settings, shared.clone(), evictions);
+        let mut writer = Writer::new(log, uses, settings, shared.clone(), evictions);
+        writer.miss(&vanished);
         writer.publish();
         let run = move || {
             let _lock = lock;
@@ -236,15 +241,27 @@ impl MediaStore {
         Ok(ticket)
     }
 
-    /// Objects not confirmed by headquarters: the newest incident first, then by rank of camera, then in order.
+    /// Objects not confirmed by headquarters. Evidence: the newest incident first, in it the seconds around a press, then by
+    /// rank of camera, then in order. Then what was kept in outages, then what always is, both by time.
     pub async fn pending(&self, limit: usize) -> Result<Vec<ObjectRef>, Error> {
-        self.look_up(move |shared| shared.index().pending(limit)).await
+        self.look_up(move |shared| shared.index().pending(None, limit)).await
+    }
+
+    /// Objects of one lane not confirmed by headquarters, in the order of [`Self::pending`].
+    pub async fn pending_in(&self, lane: MediaLane, limit: usize) -> Result<Vec<ObjectRef>, Error> {
+        self.look_up(move |shared| shared.index().pending(Some(lane), limit)).await
     }
 
     /// A camera's objects in an incident, in order.
     pub async fn evidence(&self, incident: IncidentId, camera: &CameraId) -> Result<Vec<ObjectRef>, Error> {
         let camera = camera.clone();
         self.look_up(move |shared| shared.index().evidence(incident, &camera)).await
+    }
+
+    /// The newest object of a camera's buffer that begins before `before`, words about gaps included.
+    pub async fn buffer_before(&self, camera: &CameraId, before: Utc) -> Result<Option<ObjectRef>, Error> {
+        let camera = camera.clone();
+        self.look_up(move |shared| shared.index().buffer_before(&camera, before)).await
     }
 
     /// Incidents with objects, the oldest first.
@@ -277,6 +294,7 @@ impl MediaStore {
             queued_bytes: self.handle.shared.queue.used(),
             stored: counts.stored.load(Relaxed),
             evicted_segments: counts.evicted.load(Relaxed),
+            dropped_bytes: counts.dropped.load(Relaxed),
         }
     }
 
@@ -297,7 +315,7 @@ impl MediaStore {
 }
 
 impl Shared {
-    fn read(&self, object: &ObjectRef) -> Result<Bytes, Error> {
+    pub fn read(&self, object: &ObjectRef) -> Result<Bytes, Error> {
         // It may have been moved since the reference was made, or be gone.
         let current = self.index().get(&object.meta.key())?.ok_or_else(|| Error::Gone(object.to_string()))?;
         let at = current.at;
@@ -334,7 +352,9 @@ impl Drop for Handle {
 pub(super) fn evicted(objects: &[ObjectRef]) -> Vec<Evicted> {
     let mut by_camera: BTreeMap<(IncidentId, &CameraId), Vec<&ObjectRef>> = BTreeMap::new();
     for object in objects {
-        by_camera.entry((object.meta.incident, &object.meta.camera)).or_default().push(object);
+        // Of recordings that headquarters has nothing is to be written down.
+        let Some(incident) = object.meta.kept.incident() else { continue };
+        by_camera.entry((incident, &object.meta.camera)).or_default().push(object);
     }
     let part = |((incident, camera), objects): ((IncidentId, &CameraId), Vec<&ObjectRef>)| {
         // An init segment is no interval.

@@ -11,20 +11,31 @@ use tokio::sync::mpsc;
 
 use super::{
     error::Error,
-    index::{Change, Sealed},
+    index::{Change, Index, Sealed},
     journal::Health,
     log::{Log, Outgoing, Placed},
     media_log::{Evicted, MediaSettings, Shared, evicted},
     media_recovery::{DELIVERED, OBJECT, rebuild},
-    object::{At, ObjectMeta, ObjectRef},
-    queue::Done,
+    object::{At, Buffer, Kept, Missing, ObjectMeta, ObjectRef},
+    queue::{Done, Ticket},
     retention::{Pressure, SegmentUse, decide},
     segment::{FIRST, LAST, SEGMENT_HEADER},
 };
-use crate::{district::clock::Mono, host::clock};
+use crate::{
+    district::{
+        clock::{Mono, Utc},
+        evidence::{Gap, GapReason},
+        ids::CameraId,
+    },
+    host::clock,
+};
 
 /// How long after a refusal the disk is tried again.
 const RETRY: Duration = Duration::from_secs(1);
+/// Bytes that are read and written again at a time.
+const CARRIED_AT_ONCE: usize = 8 << 20;
+/// Words about gaps that are closer to each other than this become one.
+const ADJACENT: Duration = Duration::from_secs(1);
 /// How often the index is flushed; it can be made again, so this only shortens the next start.
 const FLUSH_INDEX: Duration = Duration::from_secs(10);
 
@@ -77,6 +88,19 @@ impl Writer {
         evictions: mpsc::Sender<Vec<Evicted>>,
     ) -> Self {
         Self { log, uses, settings, shared, evictions, flushed: clock::mono() }
+    }
+
+    /// Writes down what is missing of buffers whose segments are not there any more.
+    pub fn miss(&mut self, vanished: &[ObjectRef]) {
+        let buffers: Vec<_> = vanished.iter().filter(|o| !o.meta.stays()).cloned().collect();
+        let written = gaps(&self.shared.index(), &buffers).and_then(|mut gaps| {
+            let lost = |m: &mut ObjectMeta| m.gap = m.gap.map(|gap| Missing { reason: GapReason::DiskFailed, ..gap });
+            gaps.iter_mut().for_each(lost);
+            self.write_again(gaps.into_iter().map(|meta| (meta, Bytes::new())).collect())
+        });
+        if let Err(error) = written {
+            tracing::error!(%error, objects = buffers.len(), "recordings vanished from the disk, and that could not be written down");
+        }
     }
 
     pub fn run(mut self) {
@@ -221,32 +245,84 @@ impl Writer {
         if decision.short == 0 {
             return None;
         }
-        // Everything in the segment that is being written may be delivered: then it can go next time.
-        let done = |u: &&SegmentUse| Some(u.number) == current && u.undelivered == 0 && u.objects > 0;
-        if self.uses.values().any(|u| done(&u)) {
+        // What is in the segment that is being written may go: then it goes next time.
+        if self.uses.values().any(|u| Some(u.number) == current && u.can_go()) {
             self.log.roll();
         }
         Some(Error::Full { queued: used + need, limit: quota.min(used.saturating_add(free.saturating_sub(keep_free))) })
     }
 
+    /// Removes a segment. What of it may not go is written again first, and so is the word about what goes: a crash in
+    /// between leaves both, and the segment goes another time.
     fn evict(&mut self, number: u64) -> Result<(), Error> {
+        // An eviction that nobody would hear of does not happen.
+        let waiting = self.evictions.max_capacity() as u64;
+        let permit = self.evictions.clone().try_reserve_owned();
+        let permit = permit.map_err(|_| Error::Full { queued: waiting, limit: waiting })?;
         let index = self.shared.index();
-        let parts = evicted(&index.objects_in(number)?);
+        let (known, unknown): (Vec<_>, Vec<_>) = index.objects_in(number)?.into_iter().partition(|o| o.delivered);
+        let (stay, go): (Vec<_>, Vec<_>) = unknown.into_iter().partition(|o| o.meta.stays());
+        let damaged = self.carry_over(&stay)?;
+        let mut parts = evicted(&known);
+        let lost = |part: Evicted| Evicted { gap: Gap { reason: GapReason::DiskFailed, ..part.gap }, ..part };
+        parts.extend(evicted(&damaged).into_iter().map(lost));
+        let gaps = gaps(&index, &go)?;
+        if !gaps.is_empty() {
+            let bytes: u64 = go.iter().map(|o| o.meta.size).sum();
+            tracing::warn!(
+                segment = number,
+                objects = go.len(),
+                bytes,
+                "the disk is full: the oldest recordings go, and are gaps"
+            );
+            self.write_again(gaps.into_iter().map(|meta| (meta, Bytes::new())).collect())?;
+        }
         if !parts.is_empty() {
-            // An eviction that nobody would hear of does not happen.
-            let waiting = Error::Full {
-                queued: self.evictions.max_capacity() as u64,
-                limit: self.evictions.max_capacity() as u64,
-            };
-            let permit = self.evictions.try_reserve().map_err(|_| waiting)?;
             permit.send(parts);
         }
         self.log.remove(number)?;
         index.forget(number)?;
         self.uses.remove(&number);
         self.shared.counts.evicted.fetch_add(1, Relaxed);
-        tracing::info!(segment = number, "delivered evidence removed to make room");
+        self.shared.counts.dropped.fetch_add(go.iter().map(|o| o.meta.size).sum(), Relaxed);
+        tracing::info!(segment = number, carried_over = stay.len(), "a segment was removed to make room");
         Ok(())
+    }
+
+    /// Writes again what stays of a segment that goes; gives what cannot be read any more.
+    fn carry_over(&mut self, objects: &[ObjectRef]) -> Result<Vec<ObjectRef>, Error> {
+        let (mut batch, mut bytes, mut damaged) = (Vec::new(), 0, Vec::new());
+        for object in objects {
+            let payload = match self.shared.read(object) {
+                Ok(payload) => payload,
+                Err(error @ (Error::Damaged { .. } | Error::Gone(_))) => {
+                    tracing::error!(%error, %object, "evidence is damaged on this gateway's disk");
+                    damaged.push(object.clone());
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            bytes += payload.len();
+            batch.push((object.meta.clone(), payload));
+            if bytes > CARRIED_AT_ONCE {
+                self.write_again(std::mem::take(&mut batch))?;
+                bytes = 0;
+            }
+        }
+        self.write_again(batch)?;
+        Ok(damaged)
+    }
+
+    fn write_again(&mut self, objects: Vec<(ObjectMeta, Bytes)>) -> Result<(), Error> {
+        if objects.is_empty() {
+            return Ok(());
+        }
+        let work = objects.into_iter().map(|(meta, payload)| {
+            let (done, _) = Ticket::new();
+            Ok(Work { encoded: meta.encode()?, item: Item::Object { meta, payload, done }, cost: 0 })
+        });
+        let work = work.collect::<Result<VecDeque<_>, Error>>()?;
+        self.commit(&work).map(drop)
     }
 
     fn report(&self, refused: Option<&Error>, failing: &mut Option<Mono>) {
@@ -296,4 +372,56 @@ fn places(placed: &Placed) -> Vec<At> {
         sequence: placed.first_sequence + i as u64,
     };
     placed.offsets.iter().enumerate().map(at).collect()
+}
+
+/// What is missing when these objects of buffers go: for each camera, interval by interval. One that follows on a gap of
+/// the same kind that headquarters has not heard of makes that one longer.
+fn gaps(index: &Index, objects: &[ObjectRef]) -> Result<Vec<ObjectMeta>, Error> {
+    let mut by_camera: BTreeMap<&CameraId, Vec<&ObjectMeta>> = BTreeMap::new();
+    for object in objects.iter().filter(|o| o.meta.from < o.meta.to) {
+        by_camera.entry(&object.meta.camera).or_default().push(&object.meta);
+    }
+    let mut found = Vec::new();
+    for (camera, mut metas) in by_camera {
+        metas.sort_by_key(|m| m.from);
+        let first = metas.first().map_or_else(Utc::default, |m| m.from);
+        let before = index.buffer_before(camera, first)?.filter(|o| !o.delivered);
+        let mut open = before.and_then(|o| Some((of(&o.meta), o.meta.from, o.meta.to, o.meta.gap?)));
+        let mut grown = false;
+        for meta in metas {
+            match &mut open {
+                Some((_, from, to, missing))
+                    if missing.reason == GapReason::Evicted
+                        && meta.from.since(*to) <= ADJACENT
+                        && meta.from >= *from =>
+                {
+                    *to = meta.to.max(*to);
+                    missing.bytes += meta.size;
+                }
+                _ => {
+                    let past = open.replace((
+                        of(meta),
+                        meta.from,
+                        meta.to,
+                        Missing { reason: GapReason::Evicted, bytes: meta.size },
+                    ));
+                    found.extend(past.filter(|_| grown).map(|gap| word(camera, gap)));
+                }
+            }
+            grown = true;
+        }
+        found.extend(open.filter(|_| grown).map(|gap| word(camera, gap)));
+    }
+    Ok(found)
+}
+
+fn of(meta: &ObjectMeta) -> Buffer {
+    match meta.kept {
+        Kept::Buffer { buffer } => buffer,
+        Kept::Evidence { .. } => Buffer::Outage,
+    }
+}
+
+fn word(camera: &CameraId, (buffer, from, to, missing): (Buffer, Utc, Utc, Missing)) -> ObjectMeta {
+    ObjectMeta::missing(camera.clone(), buffer, (from, to), missing)
 }

@@ -24,5 +24,5 @@ mod sim;
 
 pub use error::Error;
 pub use journal::{Entry, Health, Journal, JournalSettings};
-pub use media_log::{Evicted, MediaSettings, MediaStore, ObjectMeta, ObjectRef};
+pub use media_log::{Buffer, Evicted, Kept, MediaLane, MediaSettings, MediaStore, Missing, ObjectMeta, ObjectRef};
 pub use queue::Ticket;

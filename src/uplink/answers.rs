@@ -3,11 +3,11 @@
 use std::{fmt, future::Future, pin::Pin};
 
 use object_store::{
-    ClientOptions,
-    client::{
-        HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService, ReqwestConnector,
-    },
+    ClientOptions, HeaderMap,
+    client::{HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService},
 };
+
+use super::http::{Client, Way};
 
 /// Codes (S3 API reference, "Error responses") that speak of the one object.
 const OBJECT: [&str; 4] = ["KeyTooLongError", "EntityTooLarge", "InvalidObjectName", "XMinioInvalidObjectName"];
@@ -47,18 +47,30 @@ fn judge(status: u16, body: &[u8]) -> Option<Final> {
     (object || setup).then(|| Final { object, status, code: code.to_owned() })
 }
 
-/// reqwest, with its final answers as errors of type [`Final`].
+/// An answer says by this extension that its ETag is no MD5, whatever it looks like.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Encrypted;
+
+/// Whether the store encrypts with keys of a key service or of the customer: then an ETag is no MD5 (S3 API reference,
+/// "Object"). With its own keys (`AES256`) it is one.
+fn encrypted(headers: &HeaderMap) -> bool {
+    headers.contains_key("x-amz-server-side-encryption-customer-algorithm")
+        || headers.get("x-amz-server-side-encryption").is_some_and(|how| how.as_bytes() != b"AES256")
+}
+
+/// Our HTTP client, with its final answers as errors of type [`Final`].
 #[derive(Debug)]
-pub(super) struct Connector;
+pub(super) struct Connector(pub(super) Way);
 
 impl HttpConnector for Connector {
-    fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
-        ReqwestConnector::default().connect(options).map(|inner| HttpClient::new(Judged(inner)))
+    // What of the options is for the connection is in `Way`.
+    fn connect(&self, _: &ClientOptions) -> object_store::Result<HttpClient> {
+        Ok(HttpClient::new(Judged(Client::new(&self.0))))
     }
 }
 
 #[derive(Debug)]
-struct Judged(HttpClient);
+struct Judged(Client);
 
 impl HttpService for Judged {
     fn call<'a, 'b>(
@@ -70,7 +82,10 @@ impl HttpService for Judged {
         Self: 'b,
     {
         Box::pin(async move {
-            let response = self.0.execute(request).await?;
+            let mut response = self.0.call(request).await?;
+            if encrypted(response.headers()) {
+                response.extensions_mut().insert(Encrypted);
+            }
             let status = response.status().as_u16();
             if !matches!(status, 301 | 307 | 308 | 400 | 405 | 413) {
                 return Ok(response);

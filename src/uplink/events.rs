@@ -23,7 +23,11 @@ use super::{
     session,
 };
 use crate::{
-    district::{clock::Now, ids::DistrictId, secret::Secret},
+    district::{
+        clock::{Mono, Now},
+        ids::DistrictId,
+        secret::Secret,
+    },
     host::{clock, scope::Scope},
 };
 
@@ -117,7 +121,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// The defaults: no login, client id `chowki-{district}`, 64 in flight, keep-alive and patience 10 s, connect
+    /// The defaults: no login, client id `chowki-{district}`, 64 in flight, keep-alive 5 s (an idle line's failure is found out by it), patience 10 s, connect
     /// timeout 5 s.
     pub fn new(district: DistrictId, addresses: Vec<Address>) -> Self {
         Self {
@@ -127,7 +131,7 @@ impl Settings {
             tls_roots: None,
             district,
             window: 64,
-            keep_alive: Duration::from_secs(10),
+            keep_alive: Duration::from_secs(5),
             patience: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(5),
         }
@@ -191,6 +195,8 @@ pub enum Event {
     Backhaul {
         /// What it is called from now on.
         state: Backhaul,
+        /// When something last came back.
+        worked: Option<Mono>,
         /// When.
         now: Now,
     },

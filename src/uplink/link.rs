@@ -10,7 +10,7 @@ use crate::district::clock::Mono;
 pub const BACKOFF_MIN: Duration = Duration::from_millis(200);
 /// Longest wait between two attempts, before jitter.
 pub const BACKOFF_MAX: Duration = Duration::from_secs(10);
-/// A link that was up is only degraded for so long after a failure; then it is down.
+/// A link that was up is only degraded for so long after something last came back; then it is down.
 pub const GRACE: Duration = Duration::from_secs(5);
 /// A link that was down is up again only after it has worked for so long.
 pub const STEADY: Duration = Duration::from_secs(5);
@@ -47,6 +47,8 @@ pub struct Link {
     next_attempt: Mono,
     /// What it was called when the phase began.
     was: Backhaul,
+    /// When something last came back.
+    worked_at: Option<Mono>,
     jitter: fastrand::Rng,
 }
 
@@ -61,6 +63,7 @@ impl Link {
             failures: 0,
             next_attempt: now,
             was: Backhaul::Down,
+            worked_at: None,
             jitter: fastrand::Rng::with_seed(seed),
         }
     }
@@ -85,6 +88,7 @@ impl Link {
 
     /// Something was acknowledged. For a way without connections (uploads), this alone says that it works.
     pub fn worked(&mut self, now: Mono) {
+        self.worked_at = Some(now);
         if let Phase::Proven { since } = self.phase {
             if now.since(since) >= STEADY {
                 self.failures = 0;
@@ -107,7 +111,8 @@ impl Link {
                 if now.since(since) >= STEADY {
                     self.failures = 0;
                 }
-                self.phase = Phase::Lost { since: now };
+                // It failed when nothing came back any more, which is found out later.
+                self.phase = Phase::Lost { since: self.worked_at.unwrap_or(now) };
             }
         }
         self.was = state;
@@ -116,6 +121,11 @@ impl Link {
         let wait = BACKOFF_MIN.saturating_mul(1 << round.min(10)).min(BACKOFF_MAX);
         self.next_attempt = now + wait.mul_f64(0.75 + self.jitter.f64() / 2.0);
         self.address = (self.address + 1) % self.addresses;
+    }
+
+    /// When something last came back: since then it may have been down.
+    pub fn worked_at(&self) -> Option<Mono> {
+        self.worked_at
     }
 
     /// What it is called now.
@@ -167,6 +177,7 @@ mod tests {
     fn a_short_break_only_degrades_and_a_long_one_is_down() {
         let mut link = Link::new(1, 1, at(0));
         link.worked(at(0));
+        link.worked(at(60_000));
         link.failed(at(60_000));
         assert_eq!(link.state(at(60_000)), Backhaul::Degraded);
         assert_eq!(link.next_change(at(60_000)), Some(at(65_000)));
@@ -175,6 +186,15 @@ mod tests {
         link.worked(at(70_001));
         assert_eq!(link.state(at(70_001)), Backhaul::Degraded);
         assert_eq!(link.state(at(75_001)), Backhaul::Up);
+    }
+
+    #[test]
+    fn a_link_that_fell_silent_is_down_since_then_as_soon_as_it_is_found_out() {
+        let mut link = Link::new(1, 1, at(0));
+        link.worked(at(0));
+        link.worked(at(50_000));
+        link.failed(at(60_000));
+        assert_eq!((link.state(at(60_000)), link.worked_at()), (Backhaul::Down, Some(at(50_000))));
     }
 
     #[test]

@@ -2,23 +2,34 @@
 //!
 //! A put has happened completely or not at all, may be repeated, and is durable when it returns: S3 promises so, and
 //! for `file://` the file and its directories are synced before and after the rename. What S3 receives is checked by
-//! it against the SHA-256 that the request is signed with. Nothing is retried in here: whoever uploads decides by
-//! [`PutError`], with [`super::link::Link`] for the pace.
+//! it against the SHA-256 that the request is signed with; and here against what it then says it holds, see
+//! [`super::held`]. Nothing is retried in here: whoever uploads decides by [`PutError`], with [`super::link::Link`] for
+//! the pace.
 
-use std::{error::Error as StdError, future::Future, io::ErrorKind, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    error::Error as StdError,
+    future::Future,
+    io::ErrorKind,
+    path::{Path as FilePath, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use object_store::{
-    Certificate, ClientOptions, HeaderValue, ObjectStore, ObjectStoreExt, RetryConfig, aws::AmazonS3Builder,
-    local::LocalFileSystem, path::Path, prefix::PrefixStore,
+    ClientOptions, ObjectStore, ObjectStoreExt, RetryConfig, aws::AmazonS3Builder, local::LocalFileSystem, path::Path,
+    prefix::PrefixStore,
 };
 use url::{Host, Url};
 
-use super::{Error, answers, events::bare};
+use super::{Error, answers, events::bare, held::ETags, http::Way, paced::Pacer, tls};
 use crate::district::secret::Secret;
 
 /// Bytes of an object that add a second to the patience: slower than this, a line cannot carry evidence at all.
 const SLOW_LINE: u64 = 8 * 1024;
+
+/// The patience counts on a budget being shared by at most so many objects at a time.
+const SHARED: u64 = 8;
 
 /// Where objects go.
 #[derive(Debug, Clone)]
@@ -30,15 +41,18 @@ pub struct Settings {
     pub s3: S3,
     /// An attempt to connect takes at most this.
     pub connect_timeout: Duration,
-    /// One object takes at most this, and a second more for each 8 KiB.
+    /// One object takes at most this, and a second more for each 8 KiB; or more for what an eighth of `bandwidth` takes.
     pub patience: Duration,
+    /// Ceiling in bits a second for all that is sent, headers of the line included. For `s3://` it is kept at every
+    /// moment; to a directory an object is written at once, and the next one when its time on the line has passed.
+    pub bandwidth: Option<u64>,
 }
 
 impl Settings {
-    /// The defaults: connect timeout 5 s, patience 10 s.
+    /// The defaults: connect timeout 5 s, patience 10 s, no ceiling.
     pub fn new(url: impl Into<String>) -> Self {
         let (connect_timeout, patience) = (Duration::from_secs(5), Duration::from_secs(10));
-        Self { url: url.into(), s3: S3::default(), connect_timeout, patience }
+        Self { url: url.into(), s3: S3::default(), connect_timeout, patience, bandwidth: None }
     }
 }
 
@@ -91,16 +105,18 @@ pub enum PutError {
 /// Headquarters' object store. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Store {
-    kind: Kind,
+    pub(super) kind: Kind,
     url: String,
-    patience: Duration,
+    pub(super) patience: Duration,
+    /// Bytes of an object that add a second to the patience.
+    slow: u64,
 }
 
 #[derive(Debug, Clone)]
-enum Kind {
+pub(super) enum Kind {
     /// Opened for each object: the disk may be mounted later, or go away.
-    Directory(PathBuf),
-    S3(Arc<dyn ObjectStore>),
+    Directory(PathBuf, Option<Pacer>),
+    S3(Arc<dyn ObjectStore>, Arc<ETags>),
 }
 
 /// Checks the settings. Nothing is connected: a store that cannot be reached is no fault of the settings.
@@ -109,15 +125,17 @@ pub fn open(settings: &Settings) -> Result<Store, Error> {
         return Err(Error::ObjectsUrl { url: settings.url.clone(), why: "it is not a URL" });
     };
     let fault = |why| Error::ObjectsUrl { url: bare(&url), why };
+    let pacer = settings.bandwidth.map(Pacer::new);
     let kind = match url.scheme() {
-        "file" => Kind::Directory(url.to_file_path().map_err(|()| fault("it names no local directory"))?),
-        "s3" => Kind::S3(s3(&url, settings)?),
+        "file" => Kind::Directory(url.to_file_path().map_err(|()| fault("it names no local directory"))?, pacer),
+        "s3" => Kind::S3(s3(&url, settings, pacer)?, Arc::default()),
         _ => return Err(fault("its scheme is neither s3 nor file")),
     };
-    Ok(Store { kind, url: bare(&url), patience: settings.patience })
+    let share = settings.bandwidth.map_or(SLOW_LINE, |bits| bits / 8 / SHARED);
+    Ok(Store { kind, url: bare(&url), patience: settings.patience, slow: share.clamp(1, SLOW_LINE) })
 }
 
-fn s3(url: &Url, settings: &Settings) -> Result<Arc<dyn ObjectStore>, Error> {
+fn s3(url: &Url, settings: &Settings, pacer: Option<Pacer>) -> Result<Arc<dyn ObjectStore>, Error> {
     let name = bare(url);
     let fault = |why| Error::ObjectsUrl { url: bare(url), why };
     if !url.username().is_empty() || url.password().is_some() {
@@ -128,6 +146,11 @@ fn s3(url: &Url, settings: &Settings) -> Result<Arc<dyn ObjectStore>, Error> {
     let s3 = &settings.s3;
     let (id, secret) = s3.access_key.as_ref().ok_or_else(|| Error::NoAccessKey { url: name.clone() })?;
     let unfit = |source| Error::Objects { url: name.clone(), source };
+    let plain = s3.endpoint.as_ref().is_some_and(|endpoint| endpoint.starts_with("http://"));
+    if let Some(endpoint) = s3.endpoint.as_ref().filter(|e| plain && !s3.allow_http && !is_loopback(e)) {
+        return Err(Error::PlainHttp { endpoint: endpoint.clone() });
+    }
+    let tls = if plain { None } else { Some(tls::http_config(s3.ca.as_deref())?) };
     let mut builder = AmazonS3Builder::new()
         .with_bucket_name(bucket)
         .with_region(s3.region.as_deref().unwrap_or("us-east-1"))
@@ -135,37 +158,22 @@ fn s3(url: &Url, settings: &Settings) -> Result<Arc<dyn ObjectStore>, Error> {
         .with_secret_access_key(secret.reveal())
         .with_virtual_hosted_style_request(s3.virtual_hosted)
         .with_retry(RetryConfig { max_retries: 0, ..RetryConfig::default() })
-        .with_http_connector(answers::Connector)
-        .with_client_options(client_options(settings).map_err(unfit)?);
+        .with_http_connector(answers::Connector(Way { tls, connect_timeout: settings.connect_timeout, pacer }))
+        .with_client_options(content_types())
+        .with_allow_http(plain);
     if let Some(endpoint) = &s3.endpoint {
-        let plain = endpoint.starts_with("http://");
-        if plain && !s3.allow_http && !is_loopback(endpoint) {
-            return Err(Error::PlainHttp { endpoint: endpoint.clone() });
-        }
-        builder = builder.with_endpoint(endpoint.trim_end_matches('/')).with_allow_http(plain);
+        builder = builder.with_endpoint(endpoint.trim_end_matches('/'));
     }
     let store = builder.build().map_err(unfit)?;
     Ok(if prefix.as_ref().is_empty() { Arc::new(store) } else { Arc::new(PrefixStore::new(store, prefix)) })
 }
 
-fn client_options(settings: &Settings) -> Result<ClientOptions, object_store::Error> {
-    let plain = settings.s3.endpoint.as_ref().is_some_and(|endpoint| endpoint.starts_with("http://"));
-    let mut options = ClientOptions::new()
-        .with_allow_http(plain)
-        .with_user_agent(HeaderValue::from_static(concat!("chowki/", env!("CARGO_PKG_VERSION"))))
-        .with_connect_timeout(settings.connect_timeout)
-        // The deadline depends on the object's size: see `Store::within`.
-        .with_timeout_disabled()
+fn content_types() -> ClientOptions {
+    ClientOptions::new()
         .with_content_type_for_suffix("mp4", "video/mp4")
         .with_content_type_for_suffix("m4s", "video/iso.segment")
         .with_content_type_for_suffix("m3u8", "application/vnd.apple.mpegurl")
-        .with_content_type_for_suffix("json", "application/json");
-    if let Some(ca) = &settings.s3.ca {
-        for certificate in Certificate::from_pem_bundle(ca)? {
-            options = options.with_root_certificate(certificate);
-        }
-    }
-    Ok(options)
+        .with_content_type_for_suffix("json", "application/json")
 }
 
 fn is_loopback(endpoint: &str) -> bool {
@@ -183,18 +191,27 @@ impl Store {
         &self.url
     }
 
-    /// Stores an object under `name` (parts divided by `/`), in place of what was there.
+    /// Stores an object under `name` (parts divided by `/`), in place of what was there, and proves that headquarters
+    /// holds these bytes: see [`super::held`].
     ///
     /// For `file://` a disk that hangs is given up by the deadline, but holds one of the runtime's blocking threads
     /// until it answers: do not put many at once.
     pub async fn put(&self, name: &str, bytes: Bytes) -> Result<(), PutError> {
         let path = parse(name)?;
         let size = bytes.len() as u64;
+        if let Kind::Directory(_, Some(pacer)) = &self.kind {
+            tokio::time::sleep(pacer.take(bytes.len())).await;
+        }
         let work = async {
             let store = self.store(name).await?;
-            store.put(&path, bytes.into()).await.map(drop).map_err(|error| classify(name, &error))
+            let put = store.put(&path, bytes.clone().into()).await;
+            put.map_err(|error| classify(name, &error))
         };
-        self.within(name, size, work).await
+        let answer = self.within(name, size, work).await?;
+        match &self.kind {
+            Kind::S3(_, etags) => self.prove(name, &bytes, &answer, etags).await,
+            Kind::Directory(dir, _) => self.within(name, size, self.prove_file(name, dir, &path, &bytes)).await,
+        }
     }
 
     /// Reads an object back, whole. None: there is none of this name, or not even a bucket.
@@ -223,39 +240,42 @@ impl Store {
     }
 
     /// Does one thing with the store, within the deadline for so many bytes.
-    async fn within<T>(
+    pub(super) async fn within<T>(
         &self,
         name: &str,
         bytes: u64,
         work: impl Future<Output = Result<T, PutError>>,
     ) -> Result<T, PutError> {
-        let deadline = self.patience + Duration::from_secs(bytes / SLOW_LINE);
+        let deadline = self.patience + Duration::from_secs(bytes / self.slow);
         tokio::time::timeout(deadline, work).await.unwrap_or_else(|_| {
             let why = format!("{} did not answer within {deadline:?}", self.url);
             Err(PutError::Later { name: name.to_owned(), why })
         })
     }
 
-    async fn store(&self, name: &str) -> Result<Arc<dyn ObjectStore>, PutError> {
+    pub(super) async fn store(&self, name: &str) -> Result<Arc<dyn ObjectStore>, PutError> {
         match &self.kind {
-            Kind::S3(store) => Ok(store.clone()),
-            Kind::Directory(dir) => {
-                let missing = |why: String| PutError::Misconfigured {
-                    name: name.to_owned(),
-                    why: format!("the directory {} is not there ({why}); is it mounted?", dir.display()),
-                };
-                let found = tokio::fs::metadata(dir).await.map_err(|error| missing(error.to_string()))?;
-                if !found.is_dir() {
-                    return Err(missing("something else is".into()));
-                }
-                let store = LocalFileSystem::new_with_prefix(dir).map_err(|error| missing(chain(&error)))?;
-                Ok(Arc::new(store.with_fsync(true)))
-            }
+            Kind::S3(store, _) => Ok(store.clone()),
+            Kind::Directory(dir, _) => Ok(Arc::new(directory(name, dir).await?)),
         }
     }
 }
 
-fn parse(name: &str) -> Result<Path, PutError> {
+/// The directory, if it is there.
+pub(super) async fn directory(name: &str, dir: &FilePath) -> Result<LocalFileSystem, PutError> {
+    let missing = |why: String| PutError::Misconfigured {
+        name: name.to_owned(),
+        why: format!("the directory {} is not there ({why}); is it mounted?", dir.display()),
+    };
+    let found = tokio::fs::metadata(dir).await.map_err(|error| missing(error.to_string()))?;
+    if !found.is_dir() {
+        return Err(missing("something else is".into()));
+    }
+    let store = LocalFileSystem::new_with_prefix(dir).map_err(|error| missing(chain(&error)))?;
+    Ok(store.with_fsync(true))
+}
+
+pub(super) fn parse(name: &str) -> Result<Path, PutError> {
     match Path::parse(name) {
         Ok(path) if !path.as_ref().is_empty() => Ok(path),
         Ok(_) => Err(PutError::Refused { name: name.to_owned(), why: "it has no name".into() }),
@@ -268,7 +288,7 @@ fn none_if_missing<T>(name: &str, error: &object_store::Error) -> Result<Option<
 }
 
 /// What an error of the store means for the upload. By kinds; what is not known to be final is tried again.
-fn classify(name: &str, error: &object_store::Error) -> PutError {
+pub(super) fn classify(name: &str, error: &object_store::Error) -> PutError {
     use object_store::Error as E;
     let (name, why) = (name.to_owned(), chain(error));
     match error {

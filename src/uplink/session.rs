@@ -394,7 +394,8 @@ impl Task {
         drop(inner);
         if self.backhaul != Some(state) {
             self.backhaul = Some(state);
-            self.outbox.push(Event::Backhaul { state, now: clock::now() });
+            let worked = self.link.worked_at();
+            self.outbox.push(Event::Backhaul { state, worked, now: clock::now() });
         }
     }
 }

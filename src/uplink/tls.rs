@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore, client::WantsClientCert, crypto::aws_lc_rs};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
 use super::Error;
@@ -22,9 +22,7 @@ pub fn client_config(ca: Option<&[u8]>, identity: Option<Identity<'_>>) -> Resul
         Some(pem) => own_roots(pem)?,
         None => system_roots()?,
     };
-    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots);
+    let builder = builder(roots)?;
     let config = match identity {
         None => builder.with_no_client_auth(),
         Some(identity) => {
@@ -34,6 +32,26 @@ pub fn client_config(ca: Option<&[u8]>, identity: Option<Identity<'_>>) -> Resul
         }
     };
     Ok(Arc::new(config))
+}
+
+/// The same for HTTP/1.1, trusting the certificates of `ca` beside the system's.
+pub(super) fn http_config(ca: Option<&[u8]>) -> Result<Arc<ClientConfig>, Error> {
+    let roots = match ca {
+        None => system_roots()?,
+        Some(pem) => {
+            let mut roots = own_roots(pem)?;
+            roots.extend(system_roots().map(|system| system.roots).unwrap_or_default());
+            roots
+        }
+    };
+    let mut config = builder(roots)?.with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+fn builder(roots: RootCertStore) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, Error> {
+    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
+    Ok(builder.with_safe_default_protocol_versions()?.with_root_certificates(roots))
 }
 
 fn own_roots(ca: &[u8]) -> Result<RootCertStore, Error> {

@@ -1,0 +1,211 @@
+//! What makes evidence play and provable at headquarters beside its objects: playlists, manifests, and each incident's
+//! document.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tracing::{error, info, warn};
+
+use super::{Fate, Forwarder, ROUND};
+use crate::{
+    district::{
+        clock::Mono,
+        evidence::CameraEvidence,
+        ids::{CameraId, IncidentId},
+        incident::Incident,
+        press::Progress,
+    },
+    gateway::shelf,
+    host::clock,
+    spool::{Kept, ObjectRef},
+    uplink::objects::PutError,
+};
+
+/// A playlist is put at most this often while it grows.
+pub(super) const LISTS_EVERY: Duration = Duration::from_secs(1);
+
+/// A document is put at most this often: however fast incidents change, their copies in the store take neither the disk
+/// nor the line from the presses themselves.
+pub(super) const DOCUMENT_EVERY: Duration = Duration::from_millis(250);
+
+/// What is behind at headquarters beside the objects themselves.
+#[derive(Default)]
+pub(super) struct Lists {
+    /// Cameras whose playlist or manifest is behind.
+    behind: BTreeMap<(IncidentId, CameraId), Behind>,
+    /// What was last put of each incident's document, and when: its revision, and its state, which headquarters' PUBACK
+    /// moves without a revision.
+    documents: HashMap<IncidentId, (Mono, u64, Progress)>,
+    /// When the next document may be put.
+    document_due: Mono,
+    /// Whether documents wait for that.
+    pub more_documents: bool,
+    /// What each unfinished playlist said when it was last put.
+    playlists: HashMap<(IncidentId, CameraId), String>,
+    /// Objects of cameras whose lists are behind that headquarters has: those that the disk gave up for others too.
+    delivered: HashMap<(IncidentId, CameraId), BTreeMap<(u32, String), ObjectRef>>,
+    /// Objects that this gateway's disk has lost: nothing waits for them.
+    lost: HashSet<String>,
+}
+
+#[derive(Clone, Copy)]
+enum Behind {
+    /// Something was delivered since then.
+    Since(Mono),
+    /// The gateway was restarted: headquarters may have it all.
+    AfterRestart,
+}
+
+impl Behind {
+    fn due(self, now: Mono) -> bool {
+        match self {
+            Behind::Since(then) => now.since(then) >= LISTS_EVERY,
+            Behind::AfterRestart => true,
+        }
+    }
+}
+
+impl Lists {
+    /// After a restart: every camera whose evidence is not complete may have lists that are behind.
+    pub fn after_restart(incidents: &[Arc<Incident>]) -> Self {
+        let mut lists = Self::default();
+        for incident in incidents {
+            for evidence in &incident.evidence {
+                lists.behind.insert((incident.id, evidence.camera.clone()), Behind::AfterRestart);
+            }
+        }
+        lists
+    }
+
+    /// Takes what became of an object.
+    pub fn take(&mut self, incident: IncidentId, object: ObjectRef, fate: Fate) {
+        let key = (incident, object.meta.camera.clone());
+        self.behind.entry(key.clone()).or_insert(Behind::Since(clock::mono()));
+        match fate {
+            Fate::Delivered => self.has(key, object),
+            Fate::Lost => drop(self.lost.insert(object.to_string())),
+        }
+    }
+
+    fn has(&mut self, key: (IncidentId, CameraId), mut object: ObjectRef) {
+        object.delivered = true;
+        let place = (object.meta.number, object.meta.name.clone());
+        self.delivered.entry(key).or_default().insert(place, object);
+    }
+}
+
+impl Forwarder {
+    /// Puts the lists that are behind and due, the newest incidents' first, and no more than a round: evidence that came
+    /// meanwhile goes before the rest. Whether one was put.
+    pub(super) async fn put_due_lists(&self, lists: &mut Lists) -> Result<bool, PutError> {
+        let now = clock::mono();
+        let due: Vec<_> = lists
+            .behind
+            .iter()
+            .rev()
+            .filter(|(_, b)| b.due(now))
+            .take(ROUND)
+            .map(|(key, behind)| (key.clone(), *behind))
+            .collect();
+        for (key, behind) in &due {
+            let (incident, camera) = key;
+            let document = self.board.incident_of(*incident);
+            let Some(evidence) = document.as_ref().and_then(|d| d.evidence.iter().find(|e| e.camera == *camera)) else {
+                lists.behind.remove(key);
+                lists.delivered.remove(key);
+                continue;
+            };
+            let maybe = matches!(behind, Behind::AfterRestart);
+            match self.put_lists(*incident, evidence, maybe, lists).await {
+                Ok(true) => {
+                    info!(%incident, %camera, "all evidence of this camera is at headquarters");
+                    lists.behind.remove(key);
+                    lists.playlists.remove(key);
+                    lists.delivered.remove(key);
+                }
+                Ok(false) => drop(lists.behind.insert(key.clone(), Behind::Since(now))),
+                Err(e @ PutError::Refused { .. }) => {
+                    error!(error = %e, "left out; the rest goes on");
+                    lists.behind.remove(key);
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(!due.is_empty())
+    }
+
+    /// The playlist; and the manifest when nothing will come any more. Whether that is so.
+    pub(super) async fn put_lists(
+        &self,
+        incident: IncidentId,
+        evidence: &CameraEvidence,
+        maybe: bool,
+        lists: &mut Lists,
+    ) -> Result<bool, PutError> {
+        let Some(held) = self.asked(self.media.evidence(incident, &evidence.camera).await) else { return Ok(false) };
+        let folder = shelf::folder(&self.district, Kept::Evidence { incident }, &evidence.camera);
+        let settled = |o: &ObjectRef| o.delivered || lists.lost.contains(&o.to_string());
+        let finished = evidence.ended && held.iter().all(settled);
+        let key = (incident, evidence.camera.clone());
+        held.into_iter().filter(|o| o.delivered).for_each(|o| lists.has(key.clone(), o));
+        let there: Vec<_> = lists.delivered.get(&key).into_iter().flat_map(BTreeMap::values).cloned().collect();
+        if there.len() < evidence.delivered_count {
+            // Delivered by an earlier run, and no longer on this disk: lists without them would take back what is known.
+            warn!(%incident, camera = %evidence.camera, "headquarters has more than this disk; its lists stay");
+            return Ok(finished);
+        }
+        let manifest_name = format!("{folder}/manifest.json");
+        if there.is_empty() || (finished && maybe && self.store.head(&manifest_name).await?.is_some()) {
+            return Ok(finished);
+        }
+        let growing = CameraEvidence { ended: finished, ..evidence.clone() };
+        let playlist = shelf::playlist(&there, Some(&growing));
+        if finished || lists.playlists.get(&key) != Some(&playlist) {
+            self.store.put(&format!("{folder}/index.m3u8"), Bytes::from(playlist.clone())).await?;
+            lists.playlists.insert(key, playlist);
+        }
+        if finished {
+            let manifest = shelf::manifest(folder.clone(), &there, evidence);
+            let json = serde_json::to_vec_pretty(&manifest).unwrap_or_default();
+            self.store.put(&manifest_name, Bytes::from(json)).await?;
+        }
+        Ok(finished)
+    }
+
+    /// `incident.json` of an incident that changed: of new ones the newest, else the one that was put longest ago.
+    /// Whether one was put.
+    pub(super) async fn put_document(&self, lists: &mut Lists) -> Result<bool, PutError> {
+        let now = clock::mono();
+        if now < lists.document_due {
+            return Ok(false);
+        }
+        lists.document_due = now + DOCUMENT_EVERY;
+        let incidents = self.board.incidents(None, usize::MAX);
+        let held: HashSet<_> = incidents.iter().map(|i| i.id).collect();
+        lists.documents.retain(|id, _| held.contains(id));
+        let put_at = |d: &Incident| match lists.documents.get(&d.id) {
+            None => Some(Mono::default()),
+            Some((at, revision, state)) => ((*revision, *state) != (d.revision, d.state)).then_some(*at),
+        };
+        let changed = incidents.iter().filter_map(|d| Some((put_at(d)?, Reverse(d.id), d)));
+        lists.more_documents = false;
+        let Some((_, _, document)) =
+            changed.inspect(|_| lists.more_documents = true).min_by_key(|(at, id, _)| (*at, *id))
+        else {
+            return Ok(false);
+        };
+        let json = serde_json::to_vec_pretty(document.as_ref()).unwrap_or_default();
+        let name = format!("{}/incidents/{}/incident.json", self.district, document.id);
+        match self.store.put(&name, Bytes::from(json)).await {
+            Err(e @ PutError::Refused { .. }) => error!(error = %e, "left out; the rest goes on"),
+            put => put?,
+        }
+        lists.documents.insert(document.id, (now, document.revision, document.state));
+        Ok(true)
+    }
+}
