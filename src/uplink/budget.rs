@@ -21,7 +21,7 @@ const BURST: Duration = Duration::from_millis(20);
 /// The largest piece: enough for the fastest lines, and no long wait for the others who share the budget.
 const LARGEST: usize = 11 * SEGMENT;
 
-/// Bytes for a line, shared by all who send on it. Over any span no more is allowed than its bits, and [`BURST`].
+/// Bytes for a line, shared by all who send on it. Over any span no more is allowed than its bits, and a burst of 20 ms.
 #[derive(Debug)]
 pub struct Budget {
     /// What is used of the ceiling, bits a second.

@@ -3,7 +3,7 @@
 //! A file is read back, from the disk if the system lets us, and compared. S3 answers a put with an ETag: the MD5 of
 //! what it stored, unless a key service encrypts it, or the service makes ETags in a way of its own. So an ETag that
 //! is not the MD5 proves nothing yet: the object is read back, and its bytes decide. When they were right
-//! [`ODD`] times and no ETag ever, the ETags say nothing and are believed no more, until one is an MD5 again.
+//! three times in a row and no ETag ever, the ETags say nothing and are believed no more, until one is an MD5 again.
 
 use std::{
     collections::BTreeMap,
