@@ -224,7 +224,7 @@ sections! {
         Required objects: ObjectsUrl = "s3://evidence";
         /// Options of the S3 store.
         Optional s3: Sub<S3>;
-        /// Ceiling for everything but calls. None when left out.
+        /// Ceiling for media to the object store. None when left out.
         Optional bandwidth: Rate<64_000> = "20Mbit/s";
     }
 
@@ -334,7 +334,7 @@ sections! {
         Optional field_of_view: Within<1, 360> = 90;
         /// How far it makes out a person, in metres.
         Default range: Positive<2_000> = 60;
-        /// What the spool keeps beside evidence: nothing, what the backhaul could not take, or everything.
+        /// What the spool keeps beside evidence: nothing, what is sent around an outage of the backhaul, or everything.
         Default record: Choice<RecordPolicy> = "outage";
     }
 }

@@ -62,16 +62,17 @@ struct Keeper {
 }
 
 impl Keepers {
-    /// Starts a task for each camera of which more than evidence is kept. Without headquarters there are no outages.
+    /// Starts a task for each camera of which more than evidence is kept. A gateway that stands `alone` has no outages.
     pub fn start(
         inventory: &Inventory,
         feeds: &Feeds,
         (store, bell): (&MediaStore, &Bell),
         watched: &Watched,
+        alone: bool,
         scope: &Scope,
     ) -> Self {
         let begun = clock::mono();
-        let (outage, followed) = watch::channel(Outage::new(begun));
+        let (outage, followed) = watch::channel(if alone { Outage::never() } else { Outage::new(begun) });
         for camera in inventory.cameras() {
             let Some(ring) = feeds.ring(&camera.id).filter(|_| camera.record != RecordPolicy::Incident) else {
                 continue;
@@ -147,8 +148,8 @@ impl Keeper {
                 biased;
                 () = filing.synced() => {}
                 read = next(&mut reader, &caught), if caught != Caught::RingEnded => {
-                    caught = filing.catch_up(read, &mut reader, until.unwrap_or(now + LOOK * 3600));
-                    if caught == Caught::WindowEnded { return end }
+                    caught = filing.catch_up(read, &mut reader, end);
+                    if caught == Caught::WindowEnded && until.is_some() { return end }
                 }
                 () = tokio::time::sleep_until(clock::deadline((end + LAST_FRAMES).min(now + LOOK))) => {
                     if until.is_some_and(|until| clock::mono() >= until + LAST_FRAMES) { return end }

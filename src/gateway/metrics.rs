@@ -141,8 +141,13 @@ fn journal(page: &mut Page, shared: &Shared) {
     );
     let m = shared.media.stats();
     page.bytes("media_used", "Bytes of evidence and buffer on disk", m.used_bytes);
-    page.gauge("media_objects", "Evidence objects held", m.objects);
-    page.gauge("media_objects_undelivered", "Evidence objects that headquarters has not confirmed", m.undelivered);
+    page.gauge("media_objects", "Media objects held", m.objects);
+    page.gauge("media_objects_undelivered", "Media objects that headquarters has not confirmed", m.undelivered);
+    let set_aside = shared.counts.set_aside.load(Relaxed);
+    page.gauge("media_objects_set_aside", "Media objects that headquarters' store refuses for now", set_aside);
+    page.bytes("media_dropped", "Bytes of recordings that made room before headquarters had them", m.dropped_bytes);
+    let late = shared.watched.late(clock::mono()).len() as u64;
+    page.gauge("cameras_not_recorded", "Cameras that should be recorded now and are not", late);
 }
 
 fn cameras(page: &mut Page, shared: &Shared) {

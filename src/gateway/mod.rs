@@ -174,7 +174,8 @@ impl Gateway {
         let intake = intake::start(intake_settings, inventory.clone(), button_events.clone(), &scopes.intake).await?;
         let watched = Watched::default();
         let kept = (&media, &bell);
-        let keepers = Keepers::start(&inventory, &feeds, kept, &watched, &scopes.recorders);
+        let alone = config.headquarters.is_none();
+        let keepers = Keepers::start(&inventory, &feeds, kept, &watched, alone, &scopes.recorders);
         let recorders =
             Recorders::new(feeds.clone(), media.clone(), work.clone(), watched.clone(), scopes.recorders.clone());
         let reporting = (work.clone(), camera_reports);

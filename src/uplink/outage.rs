@@ -38,8 +38,16 @@ impl Outage {
         Self { window: None, starting: Some(now) }
     }
 
+    /// Of a gateway that stands alone: it has no backhaul to lose.
+    pub fn never() -> Self {
+        Self { window: None, starting: None }
+    }
+
     /// The backhaul is called something else from now on; something last came back at `worked`.
     pub fn backhaul(&mut self, now: Mono, state: Backhaul, worked: Option<Mono>) {
+        // Reached in time after the start, or not: then that outage has begun by itself.
+        self.starting = self.starting.filter(|started| worked.is_none_or(|worked| worked.since(*started) >= START));
+        let _ = self.window(now);
         match (state, worked) {
             (Backhaul::Down, Some(worked)) => {
                 let from = self.window.map_or(worked.before(AROUND), |w| w.from);
@@ -109,8 +117,20 @@ mod tests {
         outage.backhaul(at(0), Backhaul::Down, None);
         assert_eq!(outage.window(at(9)), None);
         assert_eq!(outage.window(at(10)), Some(Window { from: at(0).before(AROUND), until: None }));
+        outage.backhaul(at(40), Backhaul::Up, Some(at(40)));
+        assert_eq!(outage.window(at(69)), Some(Window { from: at(0).before(AROUND), until: Some(at(70)) }));
+        assert_eq!(outage.window(at(70)), None);
         let mut outage = Outage::new(at(0));
         outage.backhaul(at(2), Backhaul::Up, Some(at(2)));
         assert_eq!(outage.window(at(60)), None);
+        assert_eq!(Outage::never().window(at(60)), None);
+    }
+
+    #[test]
+    fn a_late_first_connection_ends_the_outage_of_the_start_as_any_other_though_nobody_looked_meanwhile() {
+        let mut outage = Outage::new(at(0));
+        outage.backhaul(at(0), Backhaul::Down, None);
+        outage.backhaul(at(300), Backhaul::Up, Some(at(300)));
+        assert_eq!(outage.window(at(301)), Some(Window { from: at(0).before(AROUND), until: Some(at(330)) }));
     }
 }

@@ -10,6 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures::future::join_all;
 use serde::{Deserialize, Serialize};
 use tracing::{error, warn};
 
@@ -225,9 +226,8 @@ impl Forwarder {
         let (camera, day) = &key;
         let put = self.put_day(camera, day, &batch).await;
         if put.is_ok() {
-            for (object, _) in &batch {
-                self.mark(object).await;
-            }
+            // All at once: they share a sync.
+            join_all(batch.iter().map(|(object, _)| self.mark(object))).await;
         }
         let mut days = shared.days();
         if matches!(put, Ok(_) | Err(PutError::Refused { .. })) {

@@ -56,6 +56,9 @@ const SET_ASIDE: Duration = Duration::from_secs(600);
 /// An object that failed this often while others went through rests a while, and does not hold up the rest.
 const FAILURES: u32 = 3;
 
+/// A lane in which nothing waited is looked at again after this, evidence as soon as the bell rings.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
 /// How long it rests.
 const REST: Duration = Duration::from_secs(60);
 
@@ -156,8 +159,10 @@ struct Line {
     /// Taken from the log, by lane, while the bell has rung so often.
     candidates: [VecDeque<ObjectRef>; 3],
     rung: u64,
-    /// Under way.
-    busy: HashMap<String, MediaLane>,
+    /// When nothing was found to wait in a lane.
+    empty: [Option<Mono>; 3],
+    /// On their way; those without a lane are in the store, and that is being written down.
+    busy: HashMap<String, Option<MediaLane>>,
     /// Objects that rest, until when.
     set_aside: HashMap<String, Mono>,
     /// How often an object failed while others went through.
@@ -179,8 +184,8 @@ impl Line {
     }
 
     fn has_place(&self, lane: MediaLane) -> bool {
-        let below = self.busy.values().filter(|l| **l > MediaLane::Evidence).count();
-        self.busy.len() < AT_ONCE && (lane == MediaLane::Evidence || below < AT_ONCE - 1)
+        let below = self.busy.values().flatten().filter(|l| **l > MediaLane::Evidence).count();
+        self.busy.values().flatten().count() < AT_ONCE && (lane == MediaLane::Evidence || below < AT_ONCE - 1)
     }
 }
 
@@ -201,15 +206,25 @@ impl Forwarder {
     /// Keeps objects under way.
     async fn objects(&self, shared: &Shared) {
         let mut line = Line::default();
-        let mut under_way = FuturesUnordered::new();
+        let (mut under_way, mut confirming) = (FuturesUnordered::new(), FuturesUnordered::new());
         loop {
             while let Some(object) = self.next(&mut line, shared).await {
                 under_way.push(self.upload(object));
             }
             self.counts.set_aside.store(line.set_aside.len() as u64, Relaxed);
-            let pause = line.paused.map_or(clock::mono() + LISTS_EVERY, |(until, _)| until);
+            let now = clock::mono();
+            let paused = line.paused.map(|(until, _)| until).filter(|until| *until > now);
+            let pause = paused.unwrap_or(now + LISTS_EVERY);
             tokio::select! {
-                Some(done) = under_way.next(), if !under_way.is_empty() => self.settle(&mut line, shared, done).await,
+                Some(done) = under_way.next(), if !under_way.is_empty() => {
+                    if let Some((incident, object)) = self.settle(&mut line, shared, done).await {
+                        confirming.push(self.confirm(incident, object));
+                    }
+                }
+                Some((incident, object)) = confirming.next(), if !confirming.is_empty() => {
+                    line.busy.remove(&object.to_string());
+                    shared.evidence().push((incident, object, Fate::Delivered));
+                }
                 () = self.bell.0.0.notified() => {}
                 () = tokio::time::sleep_until(clock::deadline(pause)) => {}
             }
@@ -220,20 +235,26 @@ impl Forwarder {
     async fn next(&self, line: &mut Line, shared: &Shared) -> Option<ObjectRef> {
         let now = clock::mono();
         line.set_aside.retain(|_, until| *until > now);
-        if line.busy.len() >= AT_ONCE || line.paused.is_some_and(|(until, _)| now < until) {
+        if !line.has_place(MediaLane::Evidence) || line.paused.is_some_and(|(until, _)| now < until) {
             return None;
         }
         if line.rung != self.bell.rung() {
             line.rung = self.bell.rung();
-            line.candidates.iter_mut().for_each(VecDeque::clear);
+            // A newer incident goes before all that was taken. In the other lanes what is new comes last.
+            line.candidates[MediaLane::Evidence as usize].clear();
+            line.empty[MediaLane::Evidence as usize] = None;
+        }
+        // Lanes that are not asked are looked at too: whether something waits there decides whose turn it is.
+        for (index, lane) in MediaLane::ALL.into_iter().enumerate() {
+            if line.candidates[index].is_empty() && line.empty[index].is_none_or(|at| now.since(at) >= LOOK_AGAIN) {
+                line.candidates[index] = self.candidates(line, shared, lane).await;
+                line.empty[index] = line.candidates[index].is_empty().then_some(now);
+            }
         }
         for index in line.turns.order() {
             let lane = MediaLane::ALL[index];
             if !line.has_place(lane) {
                 continue;
-            }
-            if line.candidates[index].is_empty() {
-                line.candidates[index] = self.candidates(line, shared, lane).await;
             }
             while let Some(object) = line.candidates[index].pop_front() {
                 if object.meta.gap.is_some() {
@@ -242,7 +263,7 @@ impl Forwarder {
                 }
                 let candidates = &line.candidates;
                 line.turns.took(index, object.meta.size, |lane| !candidates[lane].is_empty());
-                line.busy.insert(object.to_string(), lane);
+                line.busy.insert(object.to_string(), Some(lane));
                 return Some(object);
             }
         }
@@ -262,8 +283,8 @@ impl Forwarder {
         pending.into_iter().filter(is_new).take(ROUND).collect()
     }
 
-    /// What became of an object that was under way.
-    async fn settle(&self, line: &mut Line, shared: &Shared, done: Done) {
+    /// What became of an object that was under way; evidence that headquarters has is given back.
+    async fn settle(&self, line: &mut Line, shared: &Shared, done: Done) -> Option<(IncidentId, ObjectRef)> {
         let Done { result, object, begun } = done;
         let (now, name) = (clock::mono(), object.to_string());
         line.busy.remove(&name);
@@ -271,10 +292,11 @@ impl Forwarder {
             Ok(()) => {
                 line.failed.remove(&name);
                 (line.worked, line.paused) = (now, None);
-                match object.meta.kept.incident() {
-                    Some(incident) => shared.evidence().push((incident, object, Fate::Delivered)),
-                    None => shared.days().add(object, Fate::Delivered),
+                if let Some(incident) = object.meta.kept.incident() {
+                    line.busy.insert(name, None);
+                    return Some((incident, object));
                 }
+                shared.days().add(object, Fate::Delivered);
             }
             Err(Failure::Put(e @ PutError::Refused { .. })) => {
                 error!(error = %e, object = %object, "set aside; the rest goes on");
@@ -288,7 +310,7 @@ impl Forwarder {
                         warn!(error = %e, object = %object, "rests a while; the rest goes on");
                         line.set_aside.insert(name, now + REST);
                     }
-                    return;
+                    return None;
                 }
                 let wait = line.paused.map_or(WAIT.0, |(_, wait)| wait);
                 match &e {
@@ -309,6 +331,7 @@ impl Forwarder {
             }
             Err(Failure::Unread) => drop(line.set_aside.insert(name, now + REST)),
         }
+        None
     }
 
     /// What is damaged is a gap.
@@ -343,11 +366,15 @@ impl Forwarder {
         self.counts.objects.fetch_add(1, Relaxed);
         self.counts.bytes.fetch_add(size, Relaxed);
         debug!(%name, size, "at headquarters");
-        if let Some(incident) = meta.kept.incident() {
-            self.mark(object).await;
-            let _ = self.work.send(Work::Uploaded(incident, meta.camera.clone(), meta.name.clone())).await;
-        }
         Ok(())
+    }
+
+    /// Writes down that headquarters has an object of evidence, and tells the desk. Others are under way meanwhile: a mark
+    /// waits for the next sync.
+    async fn confirm(&self, incident: IncidentId, object: ObjectRef) -> (IncidentId, ObjectRef) {
+        self.mark(&object).await;
+        let _ = self.work.send(Work::Uploaded(incident, object.meta.camera.clone(), object.meta.name.clone())).await;
+        (incident, object)
     }
 
     /// Writes down that headquarters has an object.
@@ -414,7 +441,7 @@ mod tests {
     use super::*;
     use crate::{
         district::{clock::Utc, evidence::CameraEvidence},
-        spool::{Kept, MediaSettings, ObjectMeta},
+        spool::{Buffer, Kept, MediaSettings, ObjectMeta},
         uplink::objects,
     };
 
@@ -457,9 +484,13 @@ mod tests {
     }
 
     async fn store(rig: &Rig, incident: IncidentId, name: &str, number: u32) {
+        keep(rig, Kept::Evidence { incident }, name, number).await;
+    }
+
+    async fn keep(rig: &Rig, kept: Kept, name: &str, number: u32) {
         let payload = Bytes::from(vec![number as u8; 1000]);
         let meta = ObjectMeta {
-            kept: Kept::Evidence { incident },
+            kept,
             urgent: false,
             gap: None,
             camera: "c1".parse().unwrap(),
@@ -487,6 +518,28 @@ mod tests {
         }
         rig.run_until_idle().await;
         assert!(rig.out.join(format!("saddar/incidents/{old}/c1/00001.m4s")).exists());
+    }
+
+    #[tokio::test]
+    async fn evidence_has_its_place_while_a_backlog_is_under_way_and_every_lane_is_looked_at() {
+        let rig = rig();
+        let incident = IncidentId::derive(1, b"x");
+        for n in 1..8 {
+            let kept = Kept::Buffer { buffer: Buffer::Outage };
+            keep(&rig, kept, &format!("2023-11-14/{n}.m4s"), n).await;
+        }
+        let (shared, mut line) = (Shared::default(), Line::default());
+        let mut lanes = Vec::new();
+        while let Some(object) = rig.forwarder.next(&mut line, &shared).await {
+            lanes.push(object.meta.kept.lane());
+        }
+        assert_eq!(lanes, [MediaLane::Outage; AT_ONCE - 1], "one place is kept");
+        store(&rig, incident, "00001.m4s", 1).await;
+        rig.forwarder.bell.ring();
+        let next = rig.forwarder.next(&mut line, &shared).await.unwrap();
+        assert_eq!(next.meta.kept, Kept::Evidence { incident });
+        assert!(!line.candidates[MediaLane::Outage as usize].is_empty(), "it is known that they wait");
+        assert!(rig.forwarder.next(&mut line, &shared).await.is_none());
     }
 
     #[tokio::test]
