@@ -105,6 +105,7 @@ mod tests {
     #[test]
     fn one_that_begins_again_before_the_last_is_over_is_the_same() {
         let mut outage = Outage::new(at(0));
+        outage.backhaul(at(1), Backhaul::Up, Some(at(1)));
         outage.backhaul(at(115), Backhaul::Down, Some(at(100)));
         outage.backhaul(at(200), Backhaul::Up, Some(at(195)));
         outage.backhaul(at(220), Backhaul::Down, Some(at(210)));
