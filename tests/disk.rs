@@ -146,7 +146,7 @@ fn evidence_beyond_the_disks_room_goes_through_it_as_headquarters_confirms() {
     // The journal takes 80 MiB for itself; what is left for evidence are some 12 MiB, three segments.
     let site = with_two_cameras(&disk, "66MiB", broker.port, rig.port).window(3, 20);
     let gateway = site.start();
-    gateway.cameras_live(2, 4 * SECOND);
+    gateway.cameras_settled(2, 3 * SECOND);
     let mut button = Button::connect(gateway.mqtt, "b1").unwrap();
     button.press("p-1", "panic");
     let incident = hq.incident("all evidence at headquarters", LONG, all_there);

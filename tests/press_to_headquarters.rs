@@ -107,7 +107,7 @@ fn a_press_reaches_headquarters_with_pictures_from_before_and_after_it() {
         .zip(1..)
         .fold(site, |site, ((id, path), n)| site.camera(id, n * 10, &stage.url(path)));
     let gateway = site.start();
-    gateway.cameras_live(5, before + SECOND);
+    gateway.cameras_settled(5, before);
 
     let mut button = Button::connect(gateway.mqtt, "b1").unwrap();
     button.press("p-1", "panic");
@@ -166,7 +166,7 @@ fn each_fragment_plays_as_soon_as_it_is_there_and_the_playlist_grows_to_its_end(
     let stage = stage();
     let site = stage.site(3, 5, &[("cam", "cam0")]);
     let gateway = site.start();
-    gateway.cameras_live(1, 4 * SECOND);
+    gateway.cameras_settled(1, 3 * SECOND);
     pressed_by_mosquitto_pub(&gateway, "b1", "");
     let incident = gateway.incident("pressed", |_| true);
     let folder = evidence::folder(&site.objects(), &incident, "cam");
@@ -267,7 +267,7 @@ fn evidence_reaches_an_s3_store_and_plays_from_there() {
         &stage.url("aac"),
     );
     let gateway = site.start();
-    gateway.cameras_live(1, 4 * SECOND);
+    gateway.cameras_settled(1, 3 * SECOND);
     pressed_by_mosquitto_pub(&gateway, "b1", r#"{"press":"1"}"#);
     let incident = stage.whole();
     let objects = site.dir.path().join("fetched");
@@ -288,7 +288,7 @@ fn a_camera_that_dies_in_the_middle_leaves_a_gap_and_the_others_are_untouched() 
         .camera("mortal", 20, &format!("rtsp://127.0.0.1:{}/cam0", mortal.port))
         .camera("never", 30, &format!("rtsp://127.0.0.1:{}/cam0", quiet_port()));
     let gateway = site.start();
-    gateway.cameras_live(2, 4 * SECOND);
+    gateway.cameras_settled(2, 3 * SECOND);
     let mut button = Button::connect(gateway.mqtt, "b1").unwrap();
     button.press("p-1", "fire");
     std::thread::sleep(2 * SECOND);
@@ -331,7 +331,7 @@ fn another_press_and_the_operator_extend_the_evidence() {
     // Of a camera that is kept for outages too, memory reaches back further.
     let site = stage.site(2, 3, &[("cam", "cam0")]).with("record = \"incident\"\n");
     let gateway = site.start();
-    gateway.cameras_live(1, 3 * SECOND);
+    gateway.cameras_settled(1, 2 * SECOND);
     let mut button = Button::connect(gateway.mqtt, "b1").unwrap();
     button.press("p-1", "panic");
     std::thread::sleep(2 * SECOND);
@@ -368,7 +368,7 @@ fn another_press_and_the_operator_extend_the_evidence() {
     evidence::decodes(&folder.join("index.m3u8"));
     let playlist = std::fs::read_to_string(folder.join("index.m3u8")).unwrap();
     let list = evidence::listed(&playlist);
-    assert_eq!(list.iter().filter(|l| l.broken).count(), 1, "{playlist}");
+    assert_eq!(evidence::holes(&list), 1, "{playlist}");
     let end = list.last().map(|l| l.from.after(Duration::from_secs_f64(l.seconds))).unwrap();
     assert!(end >= again.to.before(evidence::NEARLY), "{end} of {}", again.to);
 }

@@ -59,7 +59,7 @@ fn a_recording_goes_on_after_a_restart_with_a_gap_that_says_why() {
     let playlist = std::fs::read_to_string(&index).unwrap();
     assert!(playlist.contains("gateway-down") && playlist.ends_with("#EXT-X-ENDLIST\n"), "{playlist}");
     let list = evidence::listed(&playlist);
-    assert_eq!(list.iter().filter(|l| l.broken).count(), 1, "{playlist}");
+    assert_eq!(evidence::holes(&list), 1, "{playlist}");
     // Frame for frame what the fragments hold, and a hole of its true length.
     let times = evidence::times(&evidence::ffprobe(&index), "video");
     let seconds: f64 = list.iter().map(|l| l.seconds).sum();

@@ -51,6 +51,13 @@ pub fn listed(playlist: &str) -> Vec<Listed> {
     all
 }
 
+/// How often there are no pictures between two fragments. A break alone may be a clock that was corrected: by less than
+/// this, after a session's first report.
+pub fn holes(list: &[Listed]) -> usize {
+    let end = |l: &Listed| l.from.after(Duration::from_secs_f64(l.seconds));
+    list.windows(2).filter(|w| w[1].broken && w[1].from > end(&w[0]).after(Duration::from_millis(300))).count()
+}
+
 /// What ffprobe reads of a file or playlist, without one complaint.
 pub fn ffprobe(path: &Path) -> Value {
     let out = Command::new("ffprobe")

@@ -272,6 +272,13 @@ impl Gateway<'_> {
         std::thread::sleep(before);
     }
 
+    /// Waits until that many cameras send pictures and their clocks are known, and for as long as `before` from then on:
+    /// a recording of that time has no break. A camera's first sender report comes within 3.1 s (half the least interval
+    /// of RFC 3550 section 6.2, times 1.5, over e - 1.5); what it corrects waits for a key frame, 2 s apart in the rig.
+    pub fn cameras_settled(&self, n: u64, before: Duration) {
+        self.cameras_live(n, before + Duration::from_secs(6));
+    }
+
     /// Everything it has logged, in all starts.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.site.log()).unwrap()
