@@ -11,7 +11,7 @@ mod support;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use chowki::district::{incident::Incident, press::Progress};
@@ -106,13 +106,14 @@ fn a_node_that_dies_in_mid_stream_loses_no_press_and_doubles_none() {
         }
     });
     // It goes on while the survivors elect, and for as long as the gateway has not found them.
-    let mut round = 2;
+    let (mut round, died) = (2, Instant::now());
     while !elsewhere(&gateway, &cluster, 0) {
         assert!(round < 25, "no other node serves");
         std::thread::sleep(Duration::from_millis(700));
         press(&mut buttons, round, |_| ());
         round += 1;
     }
+    eprintln!("connected to a survivor after {:?}", died.elapsed());
     press(&mut buttons, round, |_| ());
     until_delivered(&buttons, round);
     cluster.start_node(0);
@@ -130,6 +131,19 @@ fn a_node_that_dies_in_mid_stream_loses_no_press_and_doubles_none() {
         late.heard().iter().any(|h| h.retained && h.topic == "chowki/saddar/status").then_some(())
     });
     assert!(late.documents().is_empty(), "incidents are not retained");
+
+    // The reader is away, and its node dies: at another one its session has what came meanwhile.
+    drop(hq);
+    press(&mut buttons, round + 2, |_| ());
+    until_delivered(&buttons, round + 2);
+    cluster.kill(2);
+    cluster.wait_for(1);
+    let hq = Headquarters::subscribe(cluster.mqtt(1));
+    press(&mut buttons, round + 3, |_| ());
+    until_delivered(&buttons, round + 3);
+    assert_all_there(&hq, &buttons, &(0..round + 4).collect::<Vec<_>>());
+    let missed = |i: &Incident| i.press_count as usize == round + 3;
+    assert!(hq.documents().iter().any(missed), "what came while it was away");
     assert!(gateway.stop().success());
     eventually(SOON, "the farewell", || {
         hq.on("chowki/saddar/status").last().filter(|s| s.contains("\"online\":false")).cloned()
@@ -165,8 +179,10 @@ fn without_a_quorum_nothing_is_called_delivered_and_all_arrives_when_it_is_back(
 
     cluster.start_node(1);
     cluster.start_node(2);
+    let started = Instant::now();
     assert_all_there(&hq, &buttons, &[0, 1, 2]);
     until_delivered(&buttons, 2);
+    eprintln!("everything at headquarters after {:?}", started.elapsed());
     up(&gateway, &cluster);
     eventually(SOON, "nothing is owed", || (gateway.get("/v1/status").json()["pending_documents"] == 0).then_some(()));
     assert!(gateway.incidents().iter().all(|i| i.state == Progress::Delivered));
