@@ -326,9 +326,11 @@ fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (
     std::iter::successors(Some(error), |error: &&'a (dyn StdError + 'static)| (*error).source())
 }
 
-/// An error with its causes, each said once.
+/// An error with its causes, each said once, on one line: a store's answer is XML of several, and what to do about it
+/// comes after.
 fn chain(error: &(dyn StdError + 'static)) -> String {
-    causes(error).map(ToString::to_string).fold(String::new(), |said, cause| {
+    let line = |cause: &(dyn StdError + 'static)| cause.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+    causes(error).map(line).fold(String::new(), |said, cause| {
         if said.contains(&cause) {
             said
         } else if said.is_empty() {
@@ -363,6 +365,14 @@ mod tests {
             let error = open(&Settings::new(url)).unwrap_err().to_string();
             assert!(error.contains(what) && !error.contains("hunter2"), "{url}: {error}");
         }
+    }
+
+    #[test]
+    fn what_a_store_says_on_several_lines_is_said_on_one() {
+        let inner = std::io::Error::other("<?xml version=\"1.0\"?>\n<Error>\r\n  <Code>AccessDenied</Code>");
+        let outer = object_store::Error::Generic { store: "S3", source: Box::new(inner) };
+        let PutError::Later { why, .. } = classify("a", &outer) else { panic!("it is tried again") };
+        assert!(why.contains("?> <Error> <Code>AccessDenied") && !why.contains('\n'), "{why}");
     }
 
     #[test]

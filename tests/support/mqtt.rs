@@ -261,11 +261,16 @@ pub struct Headquarters {
 impl Headquarters {
     /// Subscribes to everything of every gateway.
     pub fn subscribe(port: u16) -> Self {
+        Self::subscribe_as("hq", port)
+    }
+
+    /// The same with a session of its own.
+    pub fn subscribe_as(session: &str, port: u16) -> Self {
         // Line by line: into a pipe, it would keep its first words to itself.
         let mut child = Command::new("stdbuf")
             .arg("-oL")
             .arg(which("mosquitto_sub"))
-            .args(["-V", "mqttv311", "-d", "-h", "127.0.0.1", "-p", &port.to_string(), "-q", "1", "-c", "-i", "hq"])
+            .args(["-V", "mqttv311", "-d", "-h", "127.0.0.1", "-p", &port.to_string(), "-q", "1", "-c", "-i", session])
             .args(["-t", "chowki/#", "-F", "GOT %r %t %p"])
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
