@@ -102,10 +102,10 @@ pub(super) fn scan_with(
                 offset = record.end();
             }
             Err(bad) => {
-                let next = bad.broken.as_ref().map(Located::end).filter(|end| *end <= bytes);
+                let next = bad.broken.as_ref().map(|r| r.end()).filter(|end| *end <= bytes);
                 let to = next.unwrap_or_else(|| resync(&mut window, number, offset + 1));
                 found.damage.push(Damage { from: offset, to, why: bad.why });
-                found.broken.extend(bad.broken);
+                found.broken.extend(bad.broken.map(|r| *r));
                 offset = to;
             }
         }
@@ -123,7 +123,7 @@ pub(super) fn read_record(file: &dyn DiskFile, number: u64, offset: u64) -> io::
 struct Bad {
     why: &'static str,
     /// The record, when it is only its payload that is no good.
-    broken: Option<Located>,
+    broken: Option<Box<Located>>,
 }
 
 fn record_at(
@@ -143,7 +143,7 @@ fn record_at(
     }
     let meta = Bytes::copy_from_slice(&head[RECORD_HEADER..]);
     let mut record = Located { header, offset, meta, payload: Bytes::new() };
-    let bad = |why, record| Err(Bad { why, broken: Some(record) });
+    let bad = |why, record| Err(Bad { why, broken: Some(Box::new(record)) });
     if record.end() > window.bytes {
         return bad("the payload is cut off", record);
     }

@@ -85,7 +85,7 @@ fn entry(n: u32) -> Entry {
 }
 
 fn journal_settings() -> JournalSettings {
-    JournalSettings { segment_bytes: 1 << 10, ..JournalSettings::default() }
+    JournalSettings { segment_bytes: 1 << 10, reserve_bytes: 4 << 10, ..JournalSettings::default() }
 }
 
 fn fill_journal(dir: &Path) {
@@ -596,8 +596,7 @@ fn flipped(at: prop::sample::Index) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    // Each opens six databases, which takes seconds.
-    #![proptest_config(ProptestConfig { cases: 10, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_byte_of_the_evidence_changes_is_found_and_its_record_named_and_all_else_is_there_after_a_repair(at in any::<prop::sample::Index>()) {
