@@ -4,6 +4,7 @@ pub mod check;
 pub mod completions;
 pub mod demo;
 pub mod exit;
+pub mod fsck;
 pub mod import;
 mod logging;
 mod output;
@@ -43,6 +44,7 @@ enum Command {
     Demo(demo::Args),
     Press(press::Args),
     Check(check::Args),
+    Fsck(fsck::Args),
     Import(import::Args),
     Schema(schema::Args),
     Completions(completions::Args),
@@ -58,6 +60,7 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Press(args) => press::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Fsck(args) => fsck::run(&args),
         Command::Import(args) => import::run(&args),
         Command::Schema(args) => schema::run(&args),
         Command::Completions(args) => completions::run::<Cli>(&args),

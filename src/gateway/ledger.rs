@@ -38,7 +38,7 @@ const CHECKPOINT_AFTER: u64 = 64 << 20;
 const GROUP: usize = 1 << 20;
 
 /// The kind that a journal entry of ours has.
-const RECORD: u8 = 1;
+pub const RECORD: u8 = 1;
 
 /// What a caller by HTTP is told of its command.
 pub type Answer = (oneshot::Sender<Result<(), CommandError>>, Result<(), CommandError>);

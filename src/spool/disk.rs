@@ -23,6 +23,8 @@ pub trait Disk: Send + Sync {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
     /// A file that is there.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
+    /// A file that is there, to be read only.
+    fn open_to_read(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
     /// Renames within a directory; durable after [`Disk::sync_dir`].
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file; durable after [`Disk::sync_dir`].
@@ -33,6 +35,8 @@ pub trait Disk: Send + Sync {
     fn free(&self, dir: &Path) -> io::Result<u64>;
     /// Takes the directory for this process until the guard is dropped; `WouldBlock` when another has it.
     fn lock(&self, dir: &Path) -> io::Result<Box<dyn Send + Sync>>;
+    /// As [`Disk::lock`], but writes nothing, not even the file that is locked: without one nobody has ever been here.
+    fn lock_to_read(&self, dir: &Path) -> io::Result<Box<dyn Send + Sync>>;
 }
 
 /// An open file. All offsets in bytes.
@@ -143,6 +147,10 @@ impl Disk for RealDisk {
         Ok(Arc::new(RealFile(file)))
     }
 
+    fn open_to_read(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(RealFile(fs::File::open(path)?)))
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         fs::rename(from, to)
     }
@@ -162,12 +170,23 @@ impl Disk for RealDisk {
 
     fn lock(&self, dir: &Path) -> io::Result<Box<dyn Send + Sync>> {
         let path = dir.join("lock");
-        let file = fs::OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Box::new(file)),
-            Err(fs::TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
-            Err(fs::TryLockError::Error(e)) => Err(e),
+        taken(fs::OpenOptions::new().write(true).create(true).truncate(false).open(path)?)
+    }
+
+    fn lock_to_read(&self, dir: &Path) -> io::Result<Box<dyn Send + Sync>> {
+        match fs::File::open(dir.join("lock")) {
+            Ok(file) => taken(file),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Box::new(())),
+            Err(e) => Err(e),
         }
+    }
+}
+
+fn taken(file: fs::File) -> io::Result<Box<dyn Send + Sync>> {
+    match file.try_lock() {
+        Ok(()) => Ok(Box::new(file)),
+        Err(fs::TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
+        Err(fs::TryLockError::Error(e)) => Err(e),
     }
 }
 

@@ -212,6 +212,33 @@ impl Index {
         Ok(found)
     }
 
+    /// Every object with its key, in order of the keys.
+    pub fn objects(&self) -> impl Iterator<Item = Result<(Vec<u8>, ObjectRef), Error>> {
+        self.objects.iter().map(|row| {
+            let (key, value) = row.map_err(failed("read an object"))?;
+            Ok((key.to_vec(), serde_json::from_slice(&value).map_err(unreadable)?))
+        })
+    }
+
+    /// Whether the rows beside an object's own are there: that it waits, unless it is delivered, and where it lies.
+    pub fn is_whole(&self, object: &ObjectRef) -> Result<bool, Error> {
+        let key = object.meta.key();
+        let waits = self.pending.get(object.meta.pending_key()).map_err(failed("read what is pending"))?;
+        let lies = self.by_segment.get(segment_key(object)).map_err(failed("read a segment"))?;
+        let is_key = |row: Option<sled::IVec>| row.is_some_and(|row| row == key);
+        Ok(is_key(lies) && (object.delivered || is_key(waits)))
+    }
+
+    /// How many rows say that something waits that is delivered or not there.
+    pub fn waiting_in_vain(&self) -> Result<u64, Error> {
+        let mut found = 0;
+        for key in self.pending.iter().values() {
+            let object = self.get(&key.map_err(failed("read what is pending"))?)?;
+            found += u64::from(object.is_none_or(|o| o.delivered));
+        }
+        Ok(found)
+    }
+
     pub fn seal(&self, segment: u64, sealed: Sealed) -> Result<(), Error> {
         let bytes = serde_json::to_vec(&sealed).map_err(unreadable)?;
         self.sealed.insert(segment.to_be_bytes(), bytes).map(drop).map_err(failed("seal a segment"))

@@ -57,6 +57,7 @@ pub(super) struct Unfinished {
 pub(super) fn open_log(disk: Arc<dyn Disk>, dir: &Path, settings: JournalSettings) -> Result<Opened, Error> {
     let Recovered {
         entries,
+        places: _,
         carry,
         carry_is_snapshot,
         next_sequence,

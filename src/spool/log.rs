@@ -119,6 +119,11 @@ impl Log {
         })
     }
 
+    /// Gives no new segment a number up to this: one that is gone is not to be taken for another.
+    pub fn number_above(&mut self, number: u64) {
+        self.next_segment = self.next_segment.max(number.saturating_add(1));
+    }
+
     /// Writes and syncs a batch. On an error nothing of it counts and the same batch must be tried again first.
     pub fn commit(&mut self, batch: &[Outgoing<'_>]) -> Result<Placed, Error> {
         let len: u64 = batch.iter().map(Outgoing::record_len).sum();
@@ -341,7 +346,8 @@ fn spare_name(number: u64) -> String {
     format!("{number:016x}.spare")
 }
 
-fn spare_number(name: &str) -> Option<u64> {
+/// The number in a spare's file name.
+pub(super) fn spare_number(name: &str) -> Option<u64> {
     u64::from_str_radix(name.strip_suffix(".spare")?, 16).ok()
 }
 

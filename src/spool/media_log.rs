@@ -78,6 +78,17 @@ impl Default for MediaSettings {
     }
 }
 
+impl MediaSettings {
+    /// The size of segments under a quota: so many that one of them is not much of it.
+    pub fn segment_of(quota: u64) -> u64 {
+        Self::default().segment_bytes.min(Self::share_of(quota))
+    }
+
+    fn share_of(quota: u64) -> u64 {
+        (quota / 16).max(1 << 20)
+    }
+}
+
 /// Objects that were removed to make room, or that are gone. To be written down as gaps.
 ///
 /// Sent before the file is removed; after a crash in between it comes again.
@@ -180,7 +191,7 @@ impl MediaStore {
             std::io::ErrorKind::WouldBlock => Error::InUse(dir.to_owned()),
             _ => Error::io("lock", dir)(e),
         })?;
-        let segment_bytes = settings.segment_bytes.min((settings.quota / 16).max(1 << 20));
+        let segment_bytes = settings.segment_bytes.min(MediaSettings::share_of(settings.quota));
         let log_settings = LogSettings { purpose: Purpose::Media, segment_bytes, spares: 0 };
         let Opened { log, index, uses, gone, report } = media_recovery::open(disk.clone(), dir, log_settings)?;
         let (health, _) = watch::channel(Health::Ok);

@@ -23,6 +23,8 @@ use super::{
 pub(super) const OBJECT: u8 = 1;
 /// Record kind: an object is at headquarters; no payload.
 pub(super) const DELIVERED: u8 = 2;
+/// The segment, which there is none of, of objects that are known to be lost: the next start hears of them as gone.
+pub(super) const LOST: u64 = 0;
 
 /// How many indexes that were set aside are kept.
 const KEEP_BROKEN: usize = 2;
@@ -40,11 +42,24 @@ pub(super) struct Opened {
 
 /// Opens log and index, and makes them agree.
 pub(super) fn open(disk: Arc<dyn Disk>, dir: &Path, settings: LogSettings) -> Result<Opened, Error> {
-    let (index, mut rebuilt) = match open_index(dir) {
+    open_to_repair(disk, dir, settings, None, BTreeSet::new())
+}
+
+/// As [`open`]; with `rebuild` the index is built anew whatever it says, and of segments in `aside` nothing is cut off or
+/// removed.
+pub(super) fn open_to_repair(
+    disk: Arc<dyn Disk>,
+    dir: &Path,
+    settings: LogSettings,
+    rebuild: Option<&str>,
+    aside: BTreeSet<u64>,
+) -> Result<Opened, Error> {
+    let index = rebuild.map_or_else(|| open_index(dir), |why| Err(why.to_owned()));
+    let (index, mut rebuilt) = match index {
         Ok(index) => (index, None),
         Err(why) => (fresh_index(dir, &why)?, Some(why)),
     };
-    let mut opening = Opening { disk, dir, settings };
+    let mut opening = Opening { disk, dir, settings, aside };
     let result = match opening.load(&index) {
         Err(Trouble::Index(why)) => {
             drop(index);
@@ -146,6 +161,8 @@ struct Opening<'a> {
     disk: Arc<dyn Disk>,
     dir: &'a Path,
     settings: LogSettings,
+    /// Segments to be kept as they are.
+    aside: BTreeSet<u64>,
 }
 
 struct Loaded {
@@ -231,7 +248,9 @@ impl Opening<'_> {
         uses: &mut BTreeMap<u64, SegmentUse>,
         report: &mut Report,
     ) -> Result<Log, Error> {
-        let mut log = Log::new(self.disk.clone(), self.dir, self.settings, (next_sequence, 0), BTreeSet::new())?;
+        let mut log = Log::new(self.disk.clone(), self.dir, self.settings, (next_sequence, 0), self.aside.clone())?;
+        // The last of them may be gone while the index still knows what was in it.
+        log.number_above(uses.keys().next_back().copied().unwrap_or(0));
         if tail.is_empty() {
             return Ok(log);
         }
@@ -253,7 +272,8 @@ impl Opening<'_> {
             index.apply(&change(at, record).into_iter().collect::<Vec<_>>(), uses)?;
         }
         index.flush()?;
-        for number in tail.values().map(|(number, _)| *number).collect::<BTreeSet<_>>() {
+        let written: BTreeSet<u64> = tail.values().map(|(number, _)| *number).collect();
+        for &number in written.difference(&self.aside) {
             let Some(segment) = segments.iter().find(|s| s.number == number) else { continue };
             let first = tail.values().filter(|(n, _)| *n == number).map(|(_, r)| r.offset).min();
             match first.unwrap_or(segment.scanned.bytes) {
@@ -312,12 +332,12 @@ fn outgoing(record: &Located) -> Outgoing<'_> {
 }
 
 /// What records of a segment mean for the index, in order.
-fn changes<'a>(segment: u64, records: impl Iterator<Item = &'a Located>) -> Vec<Change> {
+pub(super) fn changes<'a>(segment: u64, records: impl Iterator<Item = &'a Located>) -> Vec<Change> {
     let at = |r: &Located| At { segment, offset: r.offset, sequence: r.header.sequence };
     records.filter_map(|record| change(at(record), record)).collect()
 }
 
-fn change(at: At, record: &Located) -> Option<Change> {
+pub(super) fn change(at: At, record: &Located) -> Option<Change> {
     let understood = match record.header.kind {
         OBJECT => serde_json::from_slice::<ObjectMeta>(&record.meta)
             .map(|meta| Some(Change::Stored(ObjectRef { meta, delivered: false, at }))),

@@ -5,6 +5,7 @@
 
 pub mod disk;
 pub mod error;
+pub mod fsck;
 mod index;
 pub mod journal;
 mod journal_writer;

@@ -88,7 +88,7 @@ impl Found {
         first - u64::from(self.header.skipped).min(first)..first
     }
 
-    fn opening_is_whole(&self) -> bool {
+    pub fn opening_is_whole(&self) -> bool {
         let expected = self.opening();
         let found = self.scanned.records.iter().take(self.header.opening as usize).map(|r| r.header.sequence);
         found.eq(expected)
@@ -109,6 +109,8 @@ impl Found {
 pub(super) struct Recovered {
     /// All entries that count, in order.
     pub entries: Vec<Entry>,
+    /// Where each of them lies: segment and offset.
+    pub places: Vec<(u64, u64)>,
     /// The last of them, which must be written again before anything else, with their flags.
     pub carry: Vec<(Entry, u8)>,
     /// The carry is (or begins with) a snapshot that is not proven durable, so it must be one again.
@@ -130,7 +132,13 @@ pub(super) struct Recovered {
 
 /// Steps 1 to 4 for the journal. Reads only.
 pub(super) fn journal(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Recovered, Error> {
-    let (mut segments, headless) = read_segments(disk, dir, Purpose::Journal, |_, _| Some(Depth::Payloads))?;
+    let (segments, headless) = read_segments(disk, dir, Purpose::Journal, |_, _| Some(Depth::Payloads))?;
+    Ok(weigh(segments, &headless))
+}
+
+/// As [`journal`], of segments that were read before; `headless` are those without a sound header. Payloads that were
+/// not kept are empty in what comes of it.
+pub(super) fn weigh(mut segments: Vec<Found>, headless: &[u64]) -> Recovered {
     let files = segments.len() + headless.len();
     let mut never_begun = leave_out(&mut segments);
     let last = segments.last().map_or(0, |s| s.number);
@@ -169,7 +177,7 @@ pub(super) fn journal(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Recovered, Err
         // Nothing that might still be read by hand is thrown away.
         cut.clear();
         damaged.extend(segments.iter().map(|s| s.number));
-        damaged.extend(headless);
+        damaged.extend(headless.iter().copied());
         damaged.extend(&never_begun);
     }
     let unused_from =
@@ -177,8 +185,9 @@ pub(super) fn journal(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Recovered, Err
     let skipped = u32::try_from(proven - unused_from).unwrap_or(u32::MAX);
     let first = segments.first();
     report.rewritten = walked.carry.len() as u64;
-    Ok(Recovered {
+    Recovered {
         entries: walked.entries,
+        places: walked.places,
         carry: walked.carry,
         carry_is_snapshot: first.is_some_and(|s| s.header.snapshot && s.header.first_sequence >= proven),
         next_sequence: proven,
@@ -188,7 +197,7 @@ pub(super) fn journal(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Recovered, Err
         cut,
         damaged,
         report,
-    })
+    }
 }
 
 /// Step 1: takes out the segments that do not count, and says which of them never began.
@@ -226,7 +235,7 @@ pub(super) fn read_segments(
     for (number, bytes) in numbers {
         let Some(depth) = depth(number, bytes) else { continue };
         let path = dir.join(file_name(number));
-        let file = disk.open(&path).map_err(Error::io("open", &path))?;
+        let file = disk.open_to_read(&path).map_err(Error::io("open", &path))?;
         match read_header(&*file) {
             Ok(Some(header)) if header.number == number && header.purpose == purpose => {
                 let scanned = scan(&*file, number, depth).map_err(Error::io("read", &path))?;
@@ -266,6 +275,7 @@ fn unite(segments: &[Found]) -> BTreeMap<u64, (u64, &Located)> {
 #[derive(Default)]
 struct Walked {
     entries: Vec<Entry>,
+    places: Vec<(u64, u64)>,
     carry: Vec<(Entry, u8)>,
     lost: Vec<Range<u64>>,
     /// The sequence after the last that counts.
@@ -286,8 +296,8 @@ fn walk(union: &BTreeMap<u64, (u64, &Located)>, segments: &[Found], proven: u64)
         SegmentHeader { first_sequence, .. } => first_sequence,
     };
     // The group that is being put together, if its first record was there.
-    let mut group: Option<Vec<&Located>> = None;
-    for (&sequence, (_, record)) in union {
+    let mut group: Option<Vec<(u64, &Located)>> = None;
+    for (&sequence, &(segment, record)) in union {
         if sequence != expected {
             if expected >= proven || sequence > proven {
                 break;
@@ -303,17 +313,18 @@ fn walk(union: &BTreeMap<u64, (u64, &Located)>, segments: &[Found], proven: u64)
             group = Some(Vec::new());
         }
         match &mut group {
-            Some(members) => members.push(record),
+            Some(members) => members.push((segment, record)),
             None => out.lose(sequence..expected),
         }
         if record.header.flags & LAST != 0 {
-            for member in group.take().into_iter().flatten() {
+            for (segment, member) in group.take().into_iter().flatten() {
                 let entry = Entry { kind: member.header.kind, payload: member.payload.clone() };
                 if member.header.sequence >= proven {
                     out.carry.push((entry.clone(), member.header.flags));
                     out.end = expected;
                 }
                 out.entries.push(entry);
+                out.places.push((segment, member.offset));
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::io;
 
 use bytes::Bytes;
-use crc32c::crc32c;
+use crc32c::{crc32c, crc32c_append};
 
 use super::{
     disk::{DiskFile, read_up_to},
@@ -15,8 +15,29 @@ use super::{
 pub(super) enum Depth {
     /// Headers and meta only; payloads are checked when they are read.
     Headers,
+    /// Payloads too, checked piece by piece and let go.
+    Checked,
     /// Payloads too, checked and kept.
     Payloads,
+}
+
+/// What whoever looks on is told while a segment is read.
+pub(super) enum Step<'a> {
+    /// What comes next begins here.
+    At(u64),
+    /// The next bytes of the payload, with [`Depth::Checked`].
+    Piece(&'a [u8]),
+    /// All of it was sound.
+    Sound(&'a Located),
+}
+
+/// Blocks that the disk does not give back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Unreadable {
+    pub from: u64,
+    pub to: u64,
+    /// What the system said.
+    pub error: String,
 }
 
 /// A stretch of a segment that is no sound record.
@@ -35,6 +56,10 @@ pub struct Damage {
 pub(super) struct Scanned {
     pub records: Vec<Located>,
     pub damage: Vec<Damage>,
+    /// Records whose headers are sound and whose payloads are not: each is a damage too.
+    pub broken: Vec<Located>,
+    /// Where the disk itself refused.
+    pub unreadable: Vec<Unreadable>,
     /// Length of the file.
     pub bytes: u64,
 }
@@ -48,17 +73,28 @@ pub(super) fn read_header(file: &dyn DiskFile) -> io::Result<Option<SegmentHeade
 
 /// Reads a whole segment. Damage is skipped to the next sound record; unreadable blocks count as damage.
 pub(super) fn scan(file: &dyn DiskFile, number: u64, depth: Depth) -> io::Result<Scanned> {
+    scan_with(file, number, depth, &mut |_| {})
+}
+
+/// As [`scan`], while somebody looks on.
+pub(super) fn scan_with(
+    file: &dyn DiskFile,
+    number: u64,
+    depth: Depth,
+    watch: &mut dyn FnMut(Step<'_>),
+) -> io::Result<Scanned> {
     let bytes = file.size()?;
     let mut found = Scanned { bytes, ..Scanned::default() };
-    let window = if depth == Depth::Payloads { 256 << 10 } else { 4 << 10 };
-    let mut window = Window { file, bytes, start: 0, data: Vec::new(), size: window };
+    let mut window = Window::new(file, bytes, if depth == Depth::Headers { 4 << 10 } else { PIECE });
     let mut offset = SEGMENT_HEADER;
     let mut last = None;
     while offset < bytes {
-        match record_at(&mut window, number, offset, depth) {
+        watch(Step::At(offset));
+        match record_at(&mut window, number, offset, depth, watch) {
             Ok(record) if last.is_none_or(|s| record.header.sequence > s) => {
                 last = Some(record.header.sequence);
                 offset = record.end();
+                watch(Step::Sound(&record));
                 found.records.push(record);
             }
             Ok(record) => {
@@ -66,30 +102,38 @@ pub(super) fn scan(file: &dyn DiskFile, number: u64, depth: Depth) -> io::Result
                 offset = record.end();
             }
             Err(bad) => {
-                let to = bad.next.unwrap_or_else(|| resync(&mut window, number, offset + 1));
+                let next = bad.broken.as_ref().map(|r| r.end()).filter(|end| *end <= bytes);
+                let to = next.unwrap_or_else(|| resync(&mut window, number, offset + 1));
                 found.damage.push(Damage { from: offset, to, why: bad.why });
+                found.broken.extend(bad.broken.map(|r| *r));
                 offset = to;
             }
         }
     }
+    found.unreadable = window.unreadable;
     Ok(found)
 }
 
 /// The record that an index says is at `offset`, payload included and checked.
 pub(super) fn read_record(file: &dyn DiskFile, number: u64, offset: u64) -> io::Result<Result<Located, &'static str>> {
-    let bytes = file.size()?;
-    let mut window = Window { file, bytes, start: 0, data: Vec::new(), size: 4 << 10 };
-    Ok(record_at(&mut window, number, offset, Depth::Payloads).map_err(|bad| bad.why))
+    let mut window = Window::new(file, file.size()?, 4 << 10);
+    Ok(record_at(&mut window, number, offset, Depth::Payloads, &mut |_| {}).map_err(|bad| bad.why))
 }
 
 struct Bad {
     why: &'static str,
-    /// Where the next record begins, when that is known.
-    next: Option<u64>,
+    /// The record, when it is only its payload that is no good.
+    broken: Option<Box<Located>>,
 }
 
-fn record_at(window: &mut Window<'_>, number: u64, offset: u64, depth: Depth) -> Result<Located, Bad> {
-    let bad = |why| Bad { why, next: None };
+fn record_at(
+    window: &mut Window<'_>,
+    number: u64,
+    offset: u64,
+    depth: Depth,
+    watch: &mut dyn FnMut(Step<'_>),
+) -> Result<Located, Bad> {
+    let bad = |why| Bad { why, broken: None };
     let fixed = window.get(offset, RECORD_HEADER).ok_or(bad("the header is cut off or unreadable"))?;
     let header = RecordHeader::parse(fixed).ok_or(bad("no record header"))?;
     let head_len = RECORD_HEADER + usize::from(header.meta_len);
@@ -99,20 +143,27 @@ fn record_at(window: &mut Window<'_>, number: u64, offset: u64, depth: Depth) ->
     }
     let meta = Bytes::copy_from_slice(&head[RECORD_HEADER..]);
     let mut record = Located { header, offset, meta, payload: Bytes::new() };
+    let bad = |why, record| Err(Bad { why, broken: Some(Box::new(record)) });
     if record.end() > window.bytes {
-        return Err(bad("the payload is cut off"));
+        return bad("the payload is cut off", record);
     }
-    if depth == Depth::Payloads {
-        let next = Some(record.end());
-        let len = header.payload_len as usize;
-        let payload = window.take(offset + head_len as u64, len);
-        let payload = payload.ok_or(Bad { why: "the payload is unreadable", next })?;
-        if crc32c(&payload) != header.payload_crc {
-            return Err(Bad { why: "the payload's checksum does not fit", next });
+    let (at, len) = (offset + head_len as u64, header.payload_len as usize);
+    let crc = match depth {
+        Depth::Headers => return Ok(record),
+        Depth::Checked => window.stream(at, len, watch),
+        Depth::Payloads => window.take(at, len).map(|payload| {
+            record.payload = payload;
+            crc32c(&record.payload)
+        }),
+    };
+    match crc {
+        None => bad("the payload is unreadable", record),
+        Some(crc) if crc != header.payload_crc => {
+            record.payload = Bytes::new();
+            bad("the payload's checksum does not fit", record)
         }
-        record.payload = payload;
+        Some(_) => Ok(record),
     }
-    Ok(record)
 }
 
 /// The next offset, from `offset` on, where a sound record begins; the end of the file when there is none.
@@ -128,7 +179,7 @@ fn resync(window: &mut Window<'_>, number: u64, mut offset: u64) -> u64 {
         let candidates: Vec<usize> =
             chunk.windows(4).enumerate().filter(|(_, w)| *w == RECORD_MAGIC).map(|(i, _)| i).collect();
         for at in candidates {
-            if record_at(window, number, offset + at as u64, Depth::Headers).is_ok() {
+            if record_at(window, number, offset + at as u64, Depth::Headers, &mut |_| {}).is_ok() {
                 return offset + at as u64;
             }
         }
@@ -138,6 +189,11 @@ fn resync(window: &mut Window<'_>, number: u64, mut offset: u64) -> u64 {
     window.bytes
 }
 
+/// How much is read at once where everything is.
+const PIECE: usize = 256 << 10;
+/// The least that a disk refuses.
+const BLOCK: u64 = 4 << 10;
+
 /// A sliding buffer over a file.
 struct Window<'a> {
     file: &'a dyn DiskFile,
@@ -145,9 +201,14 @@ struct Window<'a> {
     start: u64,
     data: Vec<u8>,
     size: usize,
+    unreadable: Vec<Unreadable>,
 }
 
-impl Window<'_> {
+impl<'a> Window<'a> {
+    fn new(file: &'a dyn DiskFile, bytes: u64, size: usize) -> Self {
+        Self { file, bytes, start: 0, data: Vec::new(), size, unreadable: Vec::new() }
+    }
+
     /// `len` bytes at `offset`; `None` past the end of the file or where it cannot be read.
     fn get(&mut self, offset: u64, len: usize) -> Option<&[u8]> {
         if offset.checked_add(len as u64)? > self.bytes {
@@ -158,6 +219,9 @@ impl Window<'_> {
             // A whole window where that is readable, else only what is asked for: a bad block further on must not
             // hide the record before it.
             let read = self.fill(offset, self.size.max(len)) || self.fill(offset, len);
+            if !read {
+                self.blame(offset, len);
+            }
             if !read || self.data.len() < len {
                 self.data.clear();
                 return None;
@@ -173,8 +237,37 @@ impl Window<'_> {
             return self.get(offset, len).map(Bytes::copy_from_slice);
         }
         let mut buf = vec![0; len];
-        let n = read_up_to(self.file, &mut buf, offset).ok()?;
+        let n = read_up_to(self.file, &mut buf, offset).inspect_err(|_| self.blame(offset, len)).ok()?;
         (n == len).then(|| buf.into())
+    }
+
+    /// The CRC32C of `len` bytes at `offset`, of which no more than a piece is held at a time.
+    fn stream(&mut self, mut offset: u64, len: usize, watch: &mut dyn FnMut(Step<'_>)) -> Option<u32> {
+        let end = offset + len as u64;
+        let mut crc = 0;
+        while offset < end {
+            let piece = self.get(offset, self.size.min((end - offset) as usize))?;
+            crc = crc32c_append(crc, piece);
+            watch(Step::Piece(piece));
+            offset += piece.len() as u64;
+        }
+        Some(crc)
+    }
+
+    /// Finds out which blocks of a stretch it is that cannot be read.
+    fn blame(&mut self, offset: u64, len: usize) {
+        let end = offset + len as u64;
+        let mut from = offset;
+        while from < end {
+            let to = end.min((from / BLOCK + 1) * BLOCK);
+            if let Err(e) = read_up_to(self.file, &mut vec![0; (to - from) as usize], from) {
+                match self.unreadable.last_mut() {
+                    Some(last) if last.to >= from => last.to = last.to.max(to),
+                    _ => self.unreadable.push(Unreadable { from, to, error: e.to_string() }),
+                }
+            }
+            from = to;
+        }
     }
 
     fn fill(&mut self, offset: u64, len: usize) -> bool {
@@ -289,7 +382,7 @@ mod tests {
             }
             let file = file(&bytes);
             prop_assert!(read_header(&*file).unwrap().is_none_or(|h| h.number == NUMBER));
-            for depth in [Depth::Headers, Depth::Payloads] {
+            for depth in [Depth::Headers, Depth::Checked, Depth::Payloads] {
                 let found = scan(&*file, NUMBER, depth).unwrap();
                 prop_assert!(found.records.is_empty());
             }

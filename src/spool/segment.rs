@@ -198,6 +198,21 @@ pub struct Located {
 }
 
 impl Located {
+    /// A record without a payload that was not written yet.
+    pub(super) fn made(kind: u8, meta: Bytes) -> Self {
+        let header = RecordHeader {
+            kind,
+            flags: FIRST | LAST,
+            meta_len: meta.len() as u16,
+            payload_len: 0,
+            payload_crc: 0,
+            sequence: 0,
+            synced_below: 0,
+            time: Utc::from_micros(0),
+        };
+        Self { header, offset: 0, meta, payload: Bytes::new() }
+    }
+
     /// Where the next record begins.
     pub fn end(&self) -> u64 {
         self.offset + self.header.record_len()

@@ -34,6 +34,8 @@ struct State {
     /// Of a hundred operations so many are refused.
     fault_percent: u8,
     faults: u64,
+    /// Bytes of files that cannot be read any more.
+    bad: Vec<(usize, std::ops::Range<u64>)>,
 }
 
 #[derive(Default, Clone)]
@@ -70,6 +72,7 @@ impl SimDisk {
             cut: false,
             fault_percent: 0,
             faults: 0,
+            bad: Vec::new(),
         })))
     }
 
@@ -142,6 +145,13 @@ impl SimDisk {
         let (byte, mask) = ((bit / 8) as usize, 1 << (bit % 8));
         state.inodes[inode].cached[byte] ^= mask;
         state.inodes[inode].durable[byte] ^= mask;
+    }
+
+    /// These bytes of a file cannot be read any more.
+    pub fn wear_out(&self, path: &Path, bytes: std::ops::Range<u64>) {
+        let mut state = self.state();
+        let inode = state.names[path];
+        state.bad.push((inode, bytes));
     }
 }
 
@@ -267,6 +277,10 @@ impl Disk for SimDisk {
         Ok(Arc::new(SimFile { disk: self.clone(), inode }))
     }
 
+    fn open_to_read(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        self.open(path)
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.state();
         state.op()?;
@@ -302,6 +316,10 @@ impl Disk for SimDisk {
     fn lock(&self, _dir: &Path) -> io::Result<Box<dyn Send + Sync>> {
         Ok(Box::new(()))
     }
+
+    fn lock_to_read(&self, dir: &Path) -> io::Result<Box<dyn Send + Sync>> {
+        self.lock(dir)
+    }
 }
 
 impl SimFile {
@@ -320,6 +338,10 @@ impl DiskFile for SimFile {
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         let state = self.disk.state();
+        let end = offset + buf.len() as u64;
+        if state.bad.iter().any(|(inode, bad)| *inode == self.inode && bad.start < end && offset < bad.end) {
+            return Err(io::Error::from_raw_os_error(5));
+        }
         let data = &state.inodes[self.inode].cached;
         let from = data.get(offset as usize..).unwrap_or_default();
         let n = from.len().min(buf.len());

@@ -1,0 +1,612 @@
+//! Each kind of damage, one at a time, and what is said and done about it.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, OpenOptions},
+    os::unix::fs::FileExt,
+    sync::OnceLock,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    district::{
+        clock::Utc,
+        ids::{CameraId, IncidentId},
+    },
+    host::scope::Scope,
+    media::manifest::sha256,
+    spool::{
+        Entry, JournalSettings, MediaSettings, MediaStore, ObjectMeta, ObjectRef, journal,
+        scan::{Depth, scan},
+        segment::{Located, SEGMENT_HEADER, file_name, number_of},
+        sim::SimDisk,
+    },
+};
+
+/// Objects of a store; `DELIVERED` of them at headquarters.
+const OBJECTS: u32 = 24;
+const DELIVERED: u32 = 10;
+
+fn media_settings() -> MediaSettings {
+    MediaSettings {
+        segment_bytes: 16 << 10,
+        quota: 1 << 30,
+        keep_free: 0,
+        queue_bytes: 4 << 20,
+        sync_every: Duration::ZERO,
+        recent_bytes: 0,
+    }
+}
+
+fn payload(number: u32) -> Bytes {
+    (0..1_500 + number * 13).map(|i| (i ^ number.wrapping_mul(31)) as u8).collect::<Vec<_>>().into()
+}
+
+fn meta(number: u32) -> ObjectMeta {
+    let from = Utc::from_micros(1_700_000_000_000_000 + i64::from(number) * 4_000_000);
+    let bytes = payload(number);
+    ObjectMeta {
+        incident: IncidentId::derive(1_700_000_000_000, b"test"),
+        camera: "cam-1".parse::<CameraId>().unwrap(),
+        rank: 0,
+        name: if number == 0 { "init.mp4".into() } else { format!("{number:05}.m4s") },
+        number,
+        from,
+        to: if number == 0 { from } else { from.shifted(4_000_000) },
+        duration_us: 4_000_000,
+        key: true,
+        sha256: sha256(&bytes),
+        size: bytes.len() as u64,
+        extra: serde_json::Value::Null,
+    }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+fn open(dir: &Path) -> (MediaStore, Vec<crate::spool::Evicted>) {
+    let (store, mut gone, _) = MediaStore::open(&dir.join(MEDIA), media_settings(), &Scope::new("test")).unwrap();
+    let gone = std::iter::from_fn(|| gone.try_recv().ok()).flatten().collect();
+    (store, gone)
+}
+
+fn held(store: &MediaStore) -> Vec<ObjectRef> {
+    let incident = meta(0).incident;
+    runtime().block_on(store.evidence(incident, &"cam-1".parse().unwrap())).unwrap()
+}
+
+fn entry(n: u32) -> Entry {
+    Entry { kind: 1, payload: format!("{{\"entry\":{n},\"is\":\"{}\"}}", "x".repeat(n as usize % 90)).into() }
+}
+
+fn journal_settings() -> JournalSettings {
+    JournalSettings { segment_bytes: 1 << 10, reserve_bytes: 4 << 10, ..JournalSettings::default() }
+}
+
+fn fill_journal(dir: &Path) {
+    let (journal, ..) = journal::open(&dir.join(JOURNAL), journal_settings()).unwrap();
+    for n in 0..30 {
+        journal.try_append(vec![entry(n)]).unwrap().wait().unwrap();
+    }
+    journal.close();
+}
+
+fn fill_media(dir: &Path) {
+    let (store, _) = open(dir);
+    runtime().block_on(async {
+        for number in 0..OBJECTS {
+            let object = store.append(meta(number), payload(number)).unwrap().await.unwrap();
+            if number < DELIVERED {
+                store.delivered(&object).unwrap().await.unwrap();
+            }
+        }
+        store.close().await;
+    });
+}
+
+/// A spool that was closed in order. Made once; every test has a copy of its own.
+fn spool() -> tempfile::TempDir {
+    static MADE: OnceLock<tempfile::TempDir> = OnceLock::new();
+    let made = MADE.get_or_init(|| {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join(MEDIA)).unwrap();
+        fill_journal(dir.path());
+        fill_media(dir.path());
+        dir
+    });
+    let dir = tempfile::tempdir().unwrap();
+    copy(made.path(), dir.path());
+    dir
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
+#[derive(Default)]
+struct Seen {
+    entries: Vec<Vec<u8>>,
+    last: Option<Progress>,
+}
+
+impl Watch for Seen {
+    fn progress(&mut self, progress: Progress) {
+        self.last = Some(progress);
+    }
+
+    fn entry(&mut self, _kind: u8, payload: &[u8]) -> bool {
+        self.entries.push(payload.to_vec());
+        true
+    }
+
+    fn again(&mut self) {
+        self.entries.clear();
+    }
+}
+
+fn options(repair: bool) -> Options {
+    Options { quick: false, repair, segment_bytes: 16 << 10 }
+}
+
+fn look(dir: &Path) -> Report {
+    run(dir, options(false), &mut Seen::default()).unwrap().found
+}
+
+/// What is more than a note; notes of spares and of what was set aside are not looked at.
+fn faults(report: &Report) -> Vec<(Severity, Kind)> {
+    report.findings.iter().filter(|f| f.severity > Severity::Note).map(|f| (f.severity, f.kind)).collect()
+}
+
+fn notes(report: &Report) -> Vec<Kind> {
+    let ours = |f: &&Finding| f.severity == Severity::Note && f.kind != Kind::Spares;
+    report.findings.iter().filter(ours).map(|f| f.kind).collect()
+}
+
+/// Repairs, and checks that a second run finds nothing more and changes nothing.
+fn repair(dir: &Path) -> Repaired {
+    let repaired = run(dir, options(true), &mut Seen::default()).unwrap().repaired.expect("something to repair");
+    assert_eq!(repaired.failed, None);
+    assert_eq!(faults(&repaired.after), [], "{:#?}", repaired.after.findings);
+    let before = contents(dir);
+    let again = run(dir, options(true), &mut Seen::default()).unwrap();
+    assert!(again.is_clean() && again.repaired.is_none(), "{again:#?}");
+    assert!(before == contents(dir), "a second run changed something");
+    repaired
+}
+
+fn contents(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut all = BTreeMap::new();
+    let mut dirs = vec![dir.to_owned()];
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
+            match entry.file_type().unwrap().is_dir() {
+                true => dirs.push(entry.path()),
+                false => drop(all.insert(entry.path(), fs::read(entry.path()).unwrap())),
+            }
+        }
+    }
+    all
+}
+
+fn segments(dir: &Path, log: &str) -> Vec<PathBuf> {
+    let mut all: Vec<_> = fs::read_dir(dir.join(log))
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .filter(|p| p.extension().is_some_and(|e| e == "seg"))
+        .collect();
+    all.sort();
+    all
+}
+
+fn records(path: &Path) -> Vec<Located> {
+    let file = RealDisk.open_to_read(path).unwrap();
+    let number = number_of(path.file_name().unwrap().to_str().unwrap()).unwrap();
+    scan(&*file, number, Depth::Payloads).unwrap().records
+}
+
+fn flip(path: &Path, at: u64) {
+    let file = OpenOptions::new().read(true).write(true).open(path).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[byte[0] ^ 0x40], at).unwrap();
+}
+
+fn truncate(path: &Path, len: u64) {
+    OpenOptions::new().write(true).open(path).unwrap().set_len(len).unwrap();
+}
+
+/// The number of the object in a record.
+fn number(record: &Located) -> Option<u32> {
+    (record.header.kind == 1).then(|| serde_json::from_slice::<ObjectMeta>(&record.meta).unwrap().number)
+}
+
+/// A segment and a record of an object in it that others follow.
+fn some_object(dir: &Path) -> (PathBuf, Located) {
+    let path = segments(dir, MEDIA).swap_remove(1);
+    let record = records(&path).into_iter().find(|r| number(r).is_some()).unwrap();
+    (path, record)
+}
+
+/// Everything but `lost` is there and can be read; what is lost the gateway hears of.
+fn all_but(dir: &Path, lost: &[u32]) {
+    let (store, gone) = open(dir);
+    let there: Vec<u32> = held(&store).iter().map(|o| o.meta.number).collect();
+    assert_eq!(there, (0..OBJECTS).filter(|n| !lost.contains(n)).collect::<Vec<_>>());
+    for object in held(&store) {
+        assert_eq!(runtime().block_on(store.read(&object)).unwrap(), payload(object.meta.number), "{object}");
+        assert_eq!(object.delivered, object.meta.number < DELIVERED, "{object}");
+    }
+    let mut heard: Vec<String> = gone.into_iter().flat_map(|g| g.names).collect();
+    heard.sort();
+    assert_eq!(heard, lost.iter().map(|n| meta(*n).name).collect::<Vec<_>>());
+    runtime().block_on(store.close());
+}
+
+#[test]
+fn a_spool_that_was_closed_in_order_is_clean_and_is_counted() {
+    let dir = spool();
+    let before = contents(dir.path());
+    let mut seen = Seen::default();
+    let outcome = run(dir.path(), options(false), &mut seen).unwrap();
+    assert!(outcome.is_clean() && outcome.found.findings.is_empty(), "{:#?}", outcome.found.findings);
+    let (journal, media) = (&outcome.found.journal, &outcome.found.media);
+    assert_eq!((journal.entries, seen.entries.len()), (30, 30));
+    assert_eq!(seen.entries[7], entry(7).payload);
+    assert_eq!((media.objects, media.undelivered), (u64::from(OBJECTS), u64::from(OBJECTS - DELIVERED)));
+    assert_eq!((media.cameras, media.intervals), (1, 1));
+    assert!(media.compared && media.segments > 2 && journal.segments > 2);
+    let total = journal.bytes + media.bytes;
+    assert_eq!(seen.last, Some(Progress { done: total, total }));
+    assert!(outcome.found.read_bytes > total - 1_000, "{} of {total}", outcome.found.read_bytes);
+    assert!(before == contents(dir.path()), "a check changed something");
+    all_but(dir.path(), &[]);
+}
+
+#[test]
+fn a_fragment_whose_bytes_changed_is_named_and_set_aside() {
+    let dir = spool();
+    let (path, record) = some_object(dir.path());
+    flip(&path, record.end() - 5);
+    let report = look(dir.path());
+    assert_eq!(faults(&report), [(Severity::Damage, Kind::PayloadDamaged)]);
+    let found = &report.findings[0];
+    let n = number(&record).unwrap();
+    assert_eq!(found.object.as_ref().map(|o| o.name.as_str()), Some(meta(n).name.as_str()));
+    assert_eq!(found.bytes, Some(record.offset..record.end()));
+    assert!(found.means.contains("of camera cam-1, incident") && found.means.contains("changed on the disk"));
+    assert!(path.ends_with(found.file.strip_prefix("media/").unwrap()));
+    // Headers are sound.
+    let quick = Options { quick: true, ..options(false) };
+    assert!(run(dir.path(), quick, &mut Seen::default()).unwrap().is_clean());
+    let was = fs::read(&path).unwrap();
+    repair(dir.path());
+    assert!(!path.exists());
+    assert_eq!(fs::read(path.with_extension("seg.damaged")).unwrap(), was);
+    assert_eq!(notes(&look(dir.path())), [Kind::SetAside, Kind::KnownLost]);
+    all_but(dir.path(), &[n]);
+    assert_eq!(notes(&look(dir.path())), [Kind::SetAside]);
+}
+
+#[test]
+fn damage_in_a_header_or_in_what_is_known_of_an_object_is_found_by_the_index() {
+    for within in [0, 10, 20, 42, 60] {
+        let dir = spool();
+        let (path, record) = some_object(dir.path());
+        flip(&path, record.offset + within);
+        let report = look(dir.path());
+        assert_eq!(faults(&report), [(Severity::Damage, Kind::RecordDamaged)], "{:#?}", report.findings);
+        let n = number(&record).unwrap();
+        assert_eq!(report.findings[0].object.as_ref().unwrap().name, meta(n).name);
+        repair(dir.path());
+        all_but(dir.path(), &[n]);
+    }
+}
+
+#[test]
+fn content_that_is_not_what_the_recorder_made_is_found_although_the_record_is_sound() {
+    let dir = tempfile::tempdir().unwrap();
+    fill_journal(dir.path());
+    let (store, _) = open(dir.path());
+    runtime().block_on(async {
+        for number in 0..3 {
+            let what = if number == 1 { Bytes::from(vec![0; payload(1).len()]) } else { payload(number) };
+            store.append(meta(number), what).unwrap().await.unwrap();
+        }
+        store.close().await;
+    });
+    drop(store);
+    let report = look(dir.path());
+    assert_eq!(faults(&report), [(Severity::Damage, Kind::PayloadDamaged)]);
+    assert!(report.findings[0].what.contains("SHA-256"));
+    repair(dir.path());
+}
+
+#[test]
+fn a_file_that_ends_too_early_and_one_that_is_gone_are_told_by_the_index() {
+    let dir = spool();
+    let path = segments(dir.path(), MEDIA).swap_remove(1);
+    let all = records(&path);
+    let cut = all[all.len() / 2].offset;
+    truncate(&path, cut);
+    let lost: Vec<u32> = all.iter().filter(|r| r.offset >= cut).filter_map(number).collect();
+    let report = look(dir.path());
+    assert!(!lost.is_empty() && faults(&report) == vec![(Severity::Damage, Kind::ObjectGone); lost.len()]);
+    assert!(report.findings[0].what.contains("ends before it"));
+    repair(dir.path());
+    all_but(dir.path(), &lost);
+
+    let dir = spool();
+    let path =
+        segments(dir.path(), MEDIA).into_iter().rfind(|p| records(p).iter().any(|r| number(r).is_some())).unwrap();
+    let lost: Vec<u32> = records(&path).iter().filter_map(number).collect();
+    fs::remove_file(&path).unwrap();
+    let report = look(dir.path());
+    assert_eq!(faults(&report), [(Severity::Damage, Kind::SegmentGone)]);
+    assert!(report.findings[0].means.contains(&format!("{} of its objects", lost.len())), "{:#?}", report.findings);
+    repair(dir.path());
+    all_but(dir.path(), &lost);
+}
+
+#[test]
+fn a_segment_of_evidence_without_its_header_loses_nothing() {
+    let dir = spool();
+    let (path, _) = some_object(dir.path());
+    flip(&path, 17);
+    assert_eq!(faults(&look(dir.path())), [(Severity::Warning, Kind::SegmentHeader)]);
+    repair(dir.path());
+    all_but(dir.path(), &[]);
+}
+
+#[test]
+fn an_index_that_is_gone_broken_or_old_loses_nothing() {
+    let dir = spool();
+    let (index, old) = (dir.path().join("media/index"), dir.path().join("old"));
+    copy(&index, &old);
+    fs::remove_dir_all(&index).unwrap();
+    assert_eq!(faults(&look(dir.path())), [(Severity::Warning, Kind::IndexMissing)]);
+    repair(dir.path());
+    all_but(dir.path(), &[]);
+
+    // Old: more was stored since, in many segments, and more was delivered.
+    let (store, _) = open(dir.path());
+    runtime().block_on(async {
+        for object in held_of(&store).await.iter().filter(|o| !o.delivered) {
+            store.delivered(object).unwrap().await.unwrap();
+        }
+        for number in OBJECTS..OBJECTS * 3 {
+            store.append(meta(number), payload(number)).unwrap().await.unwrap();
+        }
+        store.close().await;
+    });
+    drop(store);
+    fs::remove_dir_all(&index).unwrap();
+    fs::rename(&old, &index).unwrap();
+    let report = look(dir.path());
+    let kinds: std::collections::BTreeSet<Kind> = faults(&report).into_iter().map(|(_, kind)| kind).collect();
+    assert!(kinds.contains(&Kind::IndexLacks) && kinds.contains(&Kind::IndexStale), "{:#?}", report.findings);
+    assert_eq!((report.tally.damage, report.media.objects), (0, u64::from(OBJECTS) * 3));
+    repair(dir.path());
+
+    for entry in fs::read_dir(&index).unwrap().map(|e| e.unwrap().path()).filter(|p| p.is_file()) {
+        fs::write(entry, "this is no database").unwrap();
+    }
+    assert_eq!(faults(&look(dir.path())), [(Severity::Warning, Kind::IndexUnreadable)]);
+    repair(dir.path());
+
+    fs::write(dir.path().join("media/index.opening"), "").unwrap();
+    assert_eq!(faults(&look(dir.path())), [(Severity::Warning, Kind::IndexUnreadable)]);
+    repair(dir.path());
+    let (store, _) = open(dir.path());
+    assert_eq!((held(&store).len(), store.stats().undelivered), (OBJECTS as usize * 3, u64::from(OBJECTS) * 2));
+}
+
+async fn held_of(store: &MediaStore) -> Vec<ObjectRef> {
+    store.evidence(meta(0).incident, &"cam-1".parse().unwrap()).await.unwrap()
+}
+
+#[test]
+fn an_unfinished_write_is_a_note_and_is_cut_off() {
+    let dir = spool();
+    for log in [JOURNAL, MEDIA] {
+        let path = segments(dir.path(), log).pop().unwrap();
+        let end = fs::metadata(&path).unwrap().len();
+        OpenOptions::new().write(true).open(&path).unwrap().write_all_at(b"Rec1 and no more", end).unwrap();
+    }
+    let report = look(dir.path());
+    assert!(report.is_clean());
+    assert_eq!(notes(&report), [Kind::UnfinishedWrite, Kind::UnfinishedWrite]);
+    assert!(report.findings.iter().all(|f| f.means.contains("never acknowledged") && f.bytes.is_some()));
+    repair(dir.path());
+    assert_eq!(notes(&look(dir.path())), []);
+    all_but(dir.path(), &[]);
+    let (_, entries, report) = journal::open(&dir.path().join(JOURNAL), journal_settings()).unwrap();
+    assert!(entries.iter().eq((0..30).map(entry).collect::<Vec<_>>().iter()) && report.is_sound());
+}
+
+#[test]
+fn a_segment_that_never_began_is_a_note_and_is_removed() {
+    let dir = spool();
+    for log in [JOURNAL, MEDIA] {
+        fs::write(dir.path().join(log).join(file_name(99)), [0; 20]).unwrap();
+    }
+    assert_eq!(notes(&look(dir.path())), [Kind::NeverBegun, Kind::NeverBegun]);
+    repair(dir.path());
+    assert_eq!(notes(&look(dir.path())), []);
+    all_but(dir.path(), &[]);
+}
+
+#[test]
+fn what_does_not_belong_is_named_and_left_alone() {
+    let dir = spool();
+    let stray = dir.path().join("media/holiday.jpg");
+    fs::write(&stray, "x").unwrap();
+    fs::create_dir(dir.path().join("media/backup")).unwrap();
+    let outcome = run(dir.path(), options(true), &mut Seen::default()).unwrap();
+    assert!(outcome.is_clean() && outcome.repaired.is_none());
+    assert_eq!(notes(&outcome.found), [Kind::Stray, Kind::Stray]);
+    assert_eq!(outcome.found.findings[1].file, "media/holiday.jpg");
+    assert!(stray.exists());
+}
+
+/// What is replayed after a repair: every entry but those.
+fn journal_without(dir: &Path, lost: &[u32]) {
+    let (journal, entries, report) = journal::open(&dir.join(JOURNAL), journal_settings()).unwrap();
+    let expected: Vec<Entry> = (0..30).filter(|n| !lost.contains(n)).map(entry).collect();
+    assert_eq!(entries, expected);
+    assert!(report.is_sound(), "{report:?}");
+    journal.close();
+}
+
+#[test]
+fn an_entry_of_the_journal_whose_bytes_changed_is_lost_alone() {
+    for within in [0, 20, 50] {
+        let dir = spool();
+        let path = segments(dir.path(), JOURNAL).swap_remove(1);
+        let all = records(&path);
+        let (first, last) = (&all[1], all.last().unwrap());
+        for record in [first, last] {
+            flip(&path, record.offset + within);
+        }
+        let report = look(dir.path());
+        let kind = if within < 44 { Kind::RecordDamaged } else { Kind::PayloadDamaged };
+        let mut expected = vec![(Severity::Damage, Kind::EntriesLost); 2];
+        expected.extend([(Severity::Damage, kind); 2]);
+        assert_eq!(faults(&report), expected, "{:#?}", report.findings);
+        let was = fs::read(&path).unwrap();
+        repair(dir.path());
+        assert_eq!(fs::read(path.with_extension("seg.damaged")).unwrap(), was);
+        let lost = [first, last].map(|r| r.header.sequence as u32 - 1);
+        journal_without(dir.path(), &lost);
+    }
+}
+
+#[test]
+fn a_segment_of_the_journal_without_its_header_loses_nothing_and_one_that_is_gone_only_itself() {
+    let all = segments(spool().path(), JOURNAL).len();
+    for which in [0, 1, all - 1] {
+        let dir = spool();
+        flip(&segments(dir.path(), JOURNAL)[which], 30);
+        assert_eq!(faults(&look(dir.path())), [(Severity::Warning, Kind::SegmentHeader)], "{which}");
+        repair(dir.path());
+        journal_without(dir.path(), &[]);
+    }
+    let dir = spool();
+    let path = segments(dir.path(), JOURNAL).swap_remove(1);
+    let lost: Vec<u32> = records(&path).iter().map(|r| r.header.sequence as u32 - 1).collect();
+    fs::remove_file(path).unwrap();
+    assert_eq!(faults(&look(dir.path())), [(Severity::Damage, Kind::EntriesLost)]);
+    repair(dir.path());
+    journal_without(dir.path(), &lost);
+}
+
+#[test]
+fn a_log_that_is_not_there_is_damage_that_stays() {
+    let dir = spool();
+    fs::remove_dir_all(dir.path().join(JOURNAL)).unwrap();
+    let outcome = run(dir.path(), options(true), &mut Seen::default()).unwrap();
+    assert_eq!(faults(&outcome.found), [(Severity::Damage, Kind::LogMissing)]);
+    assert!(!outcome.is_clean() && !dir.path().join(JOURNAL).exists());
+}
+
+#[test]
+fn a_spool_that_is_open_is_left_alone() {
+    let dir = spool();
+    let (store, _) = open(dir.path());
+    for repair in [false, true] {
+        assert!(matches!(run(dir.path(), options(repair), &mut Seen::default()), Err(Error::InUse(_))));
+    }
+    runtime().block_on(store.close());
+}
+
+#[test]
+fn blocks_that_the_disk_does_not_give_back_are_findings_and_stop_nothing() {
+    let disk = SimDisk::new(7);
+    let data = Path::new("/data");
+    let (journal, ..) = journal::open_on(Arc::new(disk.clone()), &data.join(JOURNAL), journal_settings()).unwrap();
+    for n in 0..30 {
+        let entry = Entry { kind: 1, payload: vec![n; 3_000].into() };
+        journal.try_append(vec![entry]).unwrap().wait().unwrap();
+    }
+    journal.close();
+    let disk_of = || Arc::new(disk.clone()) as Arc<dyn Disk>;
+    let numbers: Vec<u64> = disk.list(&data.join(JOURNAL)).unwrap().iter().filter_map(|l| number_of(&l.name)).collect();
+    let path = data.join(JOURNAL).join(file_name(numbers[3]));
+    disk.wear_out(&path, 512..1_024);
+    let ops = disk.ops();
+    let outcome = run_on(disk_of(), data, options(false), &mut Seen::default()).unwrap();
+    assert_eq!(disk.ops(), ops, "a check changed something");
+    let found: Vec<_> = outcome.found.findings.iter().filter(|f| f.kind == Kind::DiskError).collect();
+    assert_eq!(found.len(), 1, "{:#?}", outcome.found.findings);
+    assert!(found[0].severity == Severity::Damage && found[0].what.contains("Input/output error"), "{found:?}");
+    assert!(found[0].bytes.as_ref().is_some_and(|b| b.contains(&512)));
+    assert_eq!(outcome.found.journal.entries, 29);
+    let repaired = run_on(disk_of(), data, options(true), &mut Seen::default()).unwrap().repaired.unwrap();
+    assert_eq!((repaired.failed, repaired.after.journal.entries, faults(&repaired.after)), (None, 29, vec![]));
+}
+
+/// Whatever was flipped in a media segment's records.
+fn flipped(at: prop::sample::Index) -> Result<(), TestCaseError> {
+    let dir = spool();
+    let all: Vec<(PathBuf, Located)> = segments(dir.path(), MEDIA)
+        .into_iter()
+        .flat_map(|p| records(&p).into_iter().map(move |r| (p.clone(), r)))
+        .collect();
+    let bytes: u64 = all.iter().map(|(_, r)| r.header.record_len()).sum();
+    let mut left = at.index(bytes as usize) as u64;
+    let hit = all.iter().find(|(_, r)| match left.checked_sub(r.header.record_len()) {
+        Some(rest) => {
+            left = rest;
+            false
+        }
+        None => true,
+    });
+    let (path, record) = hit.unwrap();
+    let place = record.offset + left;
+    flip(path, place);
+    let outcome = run(dir.path(), options(true), &mut Seen::default()).unwrap();
+    let report = outcome.found.clone();
+    let name = format!("{MEDIA}/{}", path.file_name().unwrap().to_str().unwrap());
+    let covers = |f: &&Finding| f.file == name && f.bytes.as_ref().is_some_and(|b| b.contains(&place));
+    let found: Vec<&Finding> = report.findings.iter().filter(covers).collect();
+    prop_assert_eq!(found.len(), 1, "byte {} of {}: {:#?}", place, name, report.findings);
+    prop_assert_eq!(report.findings.len(), 1);
+    let lost: Vec<u32> = number(record).into_iter().collect();
+    let named = found[0].object.as_ref().map(|o| o.name.clone());
+    prop_assert_eq!(named, lost.first().map(|n| meta(*n).name));
+    if !lost.is_empty() {
+        prop_assert_eq!(found[0].severity, Severity::Damage);
+    }
+    prop_assert!(outcome.is_clean(), "{:#?}", outcome.repaired);
+    prop_assert_eq!(found[0].repair.is_some(), outcome.repaired.is_some());
+    all_but(dir.path(), &lost);
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_byte_of_the_evidence_changes_is_found_and_its_record_named_and_all_else_is_there_after_a_repair(at in any::<prop::sample::Index>()) {
+        flipped(at)?;
+    }
+}
+
+#[test]
+fn segments_begin_behind_their_header() {
+    // What the tests above flip is never a segment's header.
+    let dir = spool();
+    assert!(segments(dir.path(), MEDIA).iter().all(|p| records(p).first().is_none_or(|r| r.offset == SEGMENT_HEADER)));
+}
