@@ -21,7 +21,7 @@ use chowki::{
     district::{clock::Utc, ids::IncidentId},
     host::scope::Scope,
     media::manifest::sha256,
-    spool::{MediaSettings, MediaStore, ObjectMeta},
+    spool::{Kept, MediaSettings, MediaStore, ObjectMeta},
 };
 use gateway::Site;
 use mqtt::Button;
@@ -76,7 +76,9 @@ fn store(media: &Path) {
             let bytes = Bytes::from(vec![number as u8; 50_000]);
             let from = Utc::from_micros(1_700_000_000_000_000 + i64::from(number) * 4_000_000);
             let meta = ObjectMeta {
-                incident: IncidentId::derive(1_700_000_000_000, b"test"),
+                kept: Kept::Evidence { incident: IncidentId::derive(1_700_000_000_000, b"test") },
+                urgent: false,
+                gap: None,
                 camera: "cam-1".parse().unwrap(),
                 rank: 0,
                 name: format!("{number:05}.m4s"),

@@ -281,7 +281,8 @@ impl Difference<'_> {
     }
 }
 
-/// Counts objects as they come in the order of their keys: by incident, camera, number.
+/// Counts objects as they come in the order of their keys: evidence by incident, camera, number; then buffers by
+/// camera and time.
 #[derive(Default)]
 struct Held {
     objects: u64,
@@ -306,7 +307,9 @@ impl Held {
             _ => None,
         };
         // An init segment is no interval.
-        let ended = if meta.from < meta.to {
+        let ended = if meta.gap.is_some() {
+            ended
+        } else if meta.from < meta.to {
             self.intervals += u64::from(ended.is_none_or(|ended| meta.from.since(ended) > HOLE));
             Some(meta.to)
         } else {

@@ -69,7 +69,7 @@ pub enum Kind {
 /// An object of evidence, as people know it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Named {
-    /// What it is kept for: an incident's id.
+    /// What it is kept for: an incident's id, `outage` or `bulk`.
     pub kept_for: String,
     /// Whose pictures.
     pub camera: String,

@@ -20,7 +20,7 @@ use crate::{
     host::scope::Scope,
     media::manifest::sha256,
     spool::{
-        Entry, JournalSettings, MediaSettings, MediaStore, ObjectMeta, ObjectRef, journal,
+        Entry, JournalSettings, Kept, MediaSettings, MediaStore, ObjectMeta, ObjectRef, journal,
         scan::{Depth, scan},
         segment::{Located, SEGMENT_HEADER, file_name, number_of},
         sim::SimDisk,
@@ -50,7 +50,9 @@ fn meta(number: u32) -> ObjectMeta {
     let from = Utc::from_micros(1_700_000_000_000_000 + i64::from(number) * 4_000_000);
     let bytes = payload(number);
     ObjectMeta {
-        incident: IncidentId::derive(1_700_000_000_000, b"test"),
+        kept: Kept::Evidence { incident: IncidentId::derive(1_700_000_000_000, b"test") },
+        urgent: false,
+        gap: None,
         camera: "cam-1".parse::<CameraId>().unwrap(),
         rank: 0,
         name: if number == 0 { "init.mp4".into() } else { format!("{number:05}.m4s") },
@@ -76,7 +78,7 @@ fn open(dir: &Path) -> (MediaStore, Vec<crate::spool::Evicted>) {
 }
 
 fn held(store: &MediaStore) -> Vec<ObjectRef> {
-    let incident = meta(0).incident;
+    let incident = meta(0).kept.incident().unwrap();
     runtime().block_on(store.evidence(incident, &"cam-1".parse().unwrap())).unwrap()
 }
 
@@ -276,6 +278,29 @@ fn a_spool_that_was_closed_in_order_is_clean_and_is_counted() {
 }
 
 #[test]
+fn a_spool_that_made_room_of_recordings_is_clean() {
+    let dir = spool();
+    let settings = MediaSettings { quota: 160 << 10, ..media_settings() };
+    let (store, _gone, _) = MediaStore::open(&dir.path().join(MEDIA), settings, &Scope::new("test")).unwrap();
+    runtime().block_on(async {
+        for number in OBJECTS..OBJECTS + 120 {
+            let mut meta = meta(number);
+            // One in eight is evidence, which is carried over; of the others words about gaps are left.
+            if number % 8 > 0 {
+                meta.kept = Kept::Buffer { buffer: crate::spool::Buffer::Outage };
+            }
+            store.append(meta, payload(number)).unwrap().await.unwrap();
+        }
+        let waiting = store.pending(1_000).await.unwrap();
+        assert!(waiting.iter().any(|o| o.meta.gap.is_some()) && waiting.len() < 110, "{}", waiting.len());
+        store.close().await;
+    });
+    let report = look(dir.path());
+    assert!(report.is_clean(), "{:?}", report.findings);
+    assert_eq!(notes(&report), []);
+}
+
+#[test]
 fn a_fragment_whose_bytes_changed_is_named_and_set_aside() {
     let dir = spool();
     let (path, record) = some_object(dir.path());
@@ -414,7 +439,7 @@ fn an_index_that_is_gone_broken_or_old_loses_nothing() {
 }
 
 async fn held_of(store: &MediaStore) -> Vec<ObjectRef> {
-    store.evidence(meta(0).incident, &"cam-1".parse().unwrap()).await.unwrap()
+    store.evidence(meta(0).kept.incident().unwrap(), &"cam-1".parse().unwrap()).await.unwrap()
 }
 
 #[test]
