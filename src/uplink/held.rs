@@ -14,7 +14,7 @@ use std::{
 use bytes::Bytes;
 use futures::StreamExt;
 use md5::{Digest, Md5};
-use object_store::{PutResult, path::Path};
+use object_store::{ObjectStoreExt, PutResult, path::Path};
 use rustix::fs::{Advice, fadvise};
 use tokio::io::AsyncReadExt;
 use tracing::warn;
@@ -75,6 +75,29 @@ impl Store {
             }
             let md5 = object.e_tag.as_deref().filter(|_| known).and_then(md5_in);
             held.insert(object.location.into(), Held { size: object.size, md5 });
+        }
+    }
+
+    /// Whether headquarters holds exactly these bytes under this name: by its ETag, or else by reading it back. Where we
+    /// may not ask, it does not: S3 refuses, to who may not list, to say that there is none.
+    pub async fn has(&self, name: &str, bytes: &Bytes) -> Result<bool, PutError> {
+        let path = parse(name)?;
+        let ask = async {
+            let found = self.store(name).await?.head(&path).await;
+            found.map_err(|error| classify(name, &error))
+        };
+        let there = match self.within(name, 0, ask).await {
+            Ok(there) => there,
+            Err(PutError::Misconfigured { .. } | PutError::Refused { .. }) => return Ok(false),
+            Err(later) => return Err(later),
+        };
+        if there.size != bytes.len() as u64 {
+            return Ok(false);
+        }
+        let is_s3 = matches!(self.kind, Kind::S3(..));
+        match there.e_tag.as_deref().filter(|_| is_s3).and_then(md5_in) {
+            Some(md5) if md5 == <[u8; 16]>::from(Md5::digest(bytes)) => Ok(true),
+            _ => Ok(self.get(name).await?.is_some_and(|held| held == *bytes)),
         }
     }
 

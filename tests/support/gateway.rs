@@ -141,6 +141,19 @@ impl Site {
         path
     }
 
+    /// Checks what a gateway left on its disk: `chowki fsck` finds nothing but notes.
+    pub fn assert_clean(&self) {
+        let out = Command::new(env!("CARGO_BIN_EXE_chowki")).args(["fsck", "--json"]).arg(&self.data).output().unwrap();
+        let said = String::from_utf8_lossy(&out.stdout);
+        let why = String::from_utf8_lossy(&out.stderr);
+        assert!(out.status.success(), "fsck finds more than notes ({}): {why}{said}", out.status);
+    }
+
+    /// Whether it has ever kept something.
+    pub fn has_spool(&self) -> bool {
+        self.data.join("journal").is_dir() && self.data.join("media").is_dir()
+    }
+
     /// Starts it, and waits until it is ready.
     pub fn start(&self) -> Gateway<'_> {
         let gateway = self.spawn(&[]);

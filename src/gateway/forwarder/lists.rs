@@ -159,9 +159,19 @@ impl Forwarder {
             warn!(%incident, camera = %evidence.camera, "headquarters has more than this disk; its lists stay");
             return Ok(finished);
         }
-        let manifest_name = format!("{folder}/manifest.json");
-        if there.is_empty() || (finished && maybe && self.store.head(&manifest_name).await?.is_some()) {
+        if there.is_empty() {
             return Ok(finished);
+        }
+        let manifest = finished.then(|| {
+            let manifest = shelf::manifest(folder.clone(), &there, evidence);
+            Bytes::from(serde_json::to_vec_pretty(&manifest).unwrap_or_default())
+        });
+        let manifest_name = format!("{folder}/manifest.json");
+        if let Some(manifest) = &manifest
+            && maybe
+            && self.store.has(&manifest_name, manifest).await?
+        {
+            return Ok(true);
         }
         let growing = CameraEvidence { ended: finished, ..evidence.clone() };
         let playlist = shelf::playlist(&there, Some(&growing));
@@ -169,10 +179,8 @@ impl Forwarder {
             self.store.put(&format!("{folder}/index.m3u8"), Bytes::from(playlist.clone())).await?;
             lists.playlists.insert(key, playlist);
         }
-        if finished {
-            let manifest = shelf::manifest(folder.clone(), &there, evidence);
-            let json = serde_json::to_vec_pretty(&manifest).unwrap_or_default();
-            self.store.put(&manifest_name, Bytes::from(json)).await?;
+        if let Some(manifest) = manifest {
+            self.store.put(&manifest_name, manifest).await?;
         }
         Ok(finished)
     }
