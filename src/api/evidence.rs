@@ -25,7 +25,7 @@ pub(super) async fn object(
     let failed = |e: crate::spool::Error| Problem::unavailable(format!("the media log cannot be read: {e}"));
     let held = api.gateway.media().evidence(id, &camera).await.map_err(failed)?;
     if name == "index.m3u8" {
-        let list = shelf::playlist(&held, Some(evidence));
+        let list = shelf::playlist(&held, evidence, incident.pressed_at.clock_correction);
         let headers = [(header::CONTENT_TYPE, "application/vnd.apple.mpegurl"), (header::CACHE_CONTROL, "no-store")];
         return Ok((headers, list).into_response());
     }

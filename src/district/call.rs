@@ -189,6 +189,18 @@ impl Call {
     }
 }
 
+impl Call {
+    /// Every time in it.
+    pub(super) fn times(&mut self) -> impl Iterator<Item = &mut Utc> {
+        let spoke = self.spoke.iter_mut().flat_map(|s| [&mut s.from, &mut s.to]);
+        [&mut self.since]
+            .into_iter()
+            .chain(&mut self.answered_at)
+            .chain(self.ended.as_mut().map(|e| &mut e.at))
+            .chain(spoke)
+    }
+}
+
 /// A call as it is told at once, without the rest of its incident: the event `call` and `chowki/{district}/calls/{incident}`.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct CallEvent {

@@ -8,10 +8,10 @@ use std::{
 use crate::{
     call::state::{self, Change},
     district::{
-        clock::{Mono, Utc},
+        clock::{Mono, Now, Utc},
         evidence::{CameraEvidence, DOCUMENT_OBJECTS, EvidenceObject, GAPS_KEPT, Gap},
         ids::{ButtonId, CameraId, IncidentId, PressId},
-        incident::{Incident, PRESSES_SHOWN, PressEntry, TIMELINE_SHOWN, TimelineEntry},
+        incident::{ClockCorrection, Incident, PRESSES_SHOWN, PressEntry, PressedAt, TIMELINE_SHOWN, TimelineEntry},
         press::Progress,
     },
 };
@@ -190,6 +190,30 @@ impl Case {
         self.document.state < Progress::Closed
     }
 
+    /// The clock was synchronised.
+    pub fn correct_clock(&mut self, correction: ClockCorrection) {
+        let by = correction.by_us;
+        self.document.correct_clock(correction);
+        self.document.revision += 1;
+        self.anchor.wall = self.anchor.wall.shifted(by);
+        self.gone.values_mut().for_each(|gone| gone.to = gone.to.shifted(by));
+        let seconds = by as f64 / 1e6;
+        self.note(correction.at, format!("clock synchronised: times before this moved by {seconds:+.3} s"), "clock");
+    }
+
+    /// What the clock of its press has to be corrected by, if this is the first time it is known: in the same boot, by
+    /// what the monotonic clock says.
+    pub fn clock_correction(&self, boot: &str, now: Now) -> Option<ClockCorrection> {
+        let PressedAt { at, clock_synchronised, clock_correction, monotonic_ms, boot: of, .. } =
+            &self.document.pressed_at;
+        if *clock_synchronised || clock_correction.is_some() || of != boot || !now.synchronised {
+            return None;
+        }
+        let pressed = Mono::from_boot(Duration::from_millis(*monotonic_ms));
+        let is = now.wall.before(now.mono.since(pressed));
+        Some(ClockCorrection { by_us: is.micros().saturating_sub(at.micros()), at: now.wall })
+    }
+
     /// A press that belongs to it. Returns the oldest key when it is forgotten for this one.
     pub fn join(&mut self, entry: PressEntry, key: PressKey, until: Mono) -> Option<PressKey> {
         let doc = &mut self.document;
@@ -341,7 +365,12 @@ impl Case {
 
     /// Nobody holds an interval.
     pub fn gap(&mut self, camera: &CameraId, gap: Gap) {
+        let correction = self.document.pressed_at.clock_correction;
         let Some(evidence) = self.evidence(camera) else { return };
+        let gap = correction.map_or(gap.clone(), |c| {
+            let window = (evidence.from, evidence.to);
+            Gap { from: c.fit(gap.from, window), to: c.fit(gap.to, window), ..gap }
+        });
         if evidence.gaps.contains(&gap) {
             return;
         }

@@ -212,6 +212,10 @@ impl Cases {
                 case.unstored = false;
                 Some(incident)
             }
+            Record::ClockCorrected { incident, correction } => {
+                self.cases.get_mut(&incident)?.correct_clock(correction);
+                Some(incident)
+            }
             Record::Call { incident, at, change } => {
                 self.cases.get_mut(&incident)?.call(change, at);
                 Some(incident)

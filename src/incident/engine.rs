@@ -4,10 +4,11 @@
 //! those records are synced, and orders that never wait (a recording begins before any disk answers). An incident is
 //! made exactly once: a press is known by its key, and the incident's id is derived from it.
 //!
-//! What it decides about each kind of input stands in a file of its own: presses, headquarters, evidence
-//! and, after a start, resume. Here are its state, what is read of it, and the one way that state changes.
+//! What it decides about each kind of input stands in a file of its own: presses, headquarters, evidence,
+//! the clock and, after a start, resume. Here are its state, what is read of it, and the one way that state changes.
 
 mod calls;
+mod clock;
 mod evidence;
 mod headquarters;
 mod presses;
@@ -108,6 +109,8 @@ pub struct Engine {
     presses_due: BTreeSet<(Mono, IncidentId)>,
     /// Incidents whose call wants something of time by then.
     calls_due: BTreeSet<(Mono, IncidentId)>,
+    /// When to look whether the clock is synchronised, while incidents wait for that.
+    clock_due: Option<Mono>,
     journal_failing: bool,
 }
 
@@ -124,6 +127,7 @@ impl Engine {
             evidence_due: BTreeSet::new(),
             presses_due: BTreeSet::new(),
             calls_due: BTreeSet::new(),
+            clock_due: None,
             journal_failing: false,
         }
     }
@@ -219,7 +223,7 @@ impl Engine {
         let evidence = self.evidence_due.first().map(|(at, _)| *at);
         let presses = self.presses_due.first().map(|(at, _)| *at);
         let calls = self.calls_due.first().map(|(at, _)| *at);
-        [self.supervision.next_timeout(), evidence, presses, calls].into_iter().flatten().min()
+        [self.supervision.next_timeout(), evidence, presses, calls, self.clock_due].into_iter().flatten().min()
     }
 
     /// Does what time alone brings: silent buttons, revisions for evidence.
@@ -242,6 +246,7 @@ impl Engine {
             self.close_finished_test(incident, now, out);
         }
         self.calls_timeout(now, out);
+        self.clock_timeout(now, out);
         self.cases.forget_finished(self.settings.alone);
     }
 

@@ -10,7 +10,7 @@ use crate::{
         clock::{Mono, Utc},
         evidence::Gap,
         ids::{ButtonId, CameraId, IncidentId, PressId},
-        incident::{Incident, PressEntry},
+        incident::{ClockCorrection, Incident, PressEntry},
         press::{PressKind, Progress},
     },
 };
@@ -136,6 +136,13 @@ pub enum Record {
         at: Utc,
         /// What.
         change: Change,
+    },
+    /// The clock was synchronised: what was dated before is corrected.
+    ClockCorrected {
+        /// Which.
+        incident: IncidentId,
+        /// How.
+        correction: ClockCorrection,
     },
     /// A button's condition changed.
     Condition(ButtonCondition),

@@ -12,7 +12,7 @@ export default {
   camera: { connecting: 'connecting', live: 'live', stalled: 'stalled', unreachable: 'unreachable', 'wrong-password': 'wrong password', unusable: 'unusable' },
   gap: { 'camera-down': 'camera was down', 'camera-stalled': 'camera sent nothing', 'camera-unreachable': 'camera did not answer', 'wrong-password': 'camera refused the password', 'camera-unusable': 'camera sent nothing that can be recorded', 'packets-lost': 'packets were lost on the way; pictures are damaged', 'before-ring': 'before the camera was running', 'recorder-behind': 'recorder fell behind', 'disk-failed': 'disk failed', 'gateway-down': 'gateway was not running', evicted: 'removed to make room' },
   test: 'TEST', notRecorded: 'NOT ON DISK', lowBattery: 'low battery', tampered: 'opened or broken', battery: '{n} % battery',
-  presses: '{n} presses', onePress: '1 press', pressedAt: 'Pressed {time}', clockUnsure: 'clock not synchronised',
+  presses: '{n} presses', onePress: '1 press', pressedAt: 'Pressed {time}', clockUnsure: 'clock not synchronised', clockCorrected: 'clock corrected since',
   time: { s: 's', min: 'min', h: 'h', d: 'd' },
   act: { seen: 'Seen', dispatched: 'Dispatched', close: 'Close' },
   askClose: 'Close the incident at {button}?', cancel: 'Cancel', ok: 'OK', operator: 'Operator', askOperator: 'Your name, as it goes into the record', setOperator: 'Your name…',

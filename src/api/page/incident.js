@@ -140,7 +140,7 @@ export class IncidentPanel {
     const focused = this.head.contains(document.activeElement);
     const drawn = fill(this.head,
       h('div', { class: 'line' }, badge(incident), h('h2', {}, h('bdi', {}, incident.button.name)), h('button', { type: 'button', class: 'close', title: t('closePanel'), 'aria-label': t('closePanel'), onclick: () => this.#onClose() }, '✕')),
-      h('div', { class: 'line muted' }, [t('pressedAt', { time: clock(incident.pressed_at.at) }), incident.press_count === 1 ? t('onePress') : t('presses', { n: incident.press_count }), !incident.pressed_at.clock_synchronised && t('clockUnsure')].filter(Boolean).join(' · '), ltr(incident.id.slice(-8), { class: 'id' })),
+      h('div', { class: 'line muted' }, [t('pressedAt', { time: clock(incident.pressed_at.at) }), incident.press_count === 1 ? t('onePress') : t('presses', { n: incident.press_count }), !incident.pressed_at.clock_synchronised && t(incident.pressed_at.clock_correction ? 'clockCorrected' : 'clockUnsure')].filter(Boolean).join(' · '), ltr(incident.id.slice(-8), { class: 'id' })),
     );
     if (drawn && focused) this.head.querySelector('.close').focus();
     this.#drawSteps();

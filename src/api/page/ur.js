@@ -19,7 +19,7 @@ export default {
   camera: { connecting: 'جڑ رہا ہے', live: 'چالو', stalled: 'تصویر رکی ہوئی', unreachable: 'رابطہ نہیں', 'wrong-password': 'پاس ورڈ غلط', unusable: 'ناقابلِ استعمال' },
   gap: { 'camera-down': 'کیمرا بند تھا', 'camera-stalled': 'کیمرے نے کچھ نہیں بھیجا', 'camera-unreachable': 'کیمرے نے جواب نہیں دیا', 'wrong-password': 'کیمرے نے پاس ورڈ رد کیا', 'camera-unusable': 'کیمرے نے ریکارڈ کے قابل کچھ نہیں بھیجا', 'packets-lost': 'راستے میں ڈیٹا ضائع ہوا؛ تصویر خراب ہے', 'before-ring': 'کیمرا ابھی چلا نہیں تھا', 'recorder-behind': 'ریکارڈنگ پیچھے رہ گئی', 'disk-failed': 'ڈسک خراب ہوئی', 'gateway-down': 'گیٹ وے بند تھا', evicted: 'جگہ بنانے کے لیے ہٹایا گیا' },
   test: 'آزمائش', notRecorded: 'ڈسک پر نہیں', lowBattery: 'بیٹری کم', tampered: 'کھولا یا توڑا گیا', battery: 'بیٹری {n} %',
-  presses: '{n} بار دبایا گیا', onePress: 'ایک بار دبایا گیا', pressedAt: 'وقت {time}', clockUnsure: 'گھڑی درست نہیں',
+  presses: '{n} بار دبایا گیا', onePress: 'ایک بار دبایا گیا', pressedAt: 'وقت {time}', clockUnsure: 'گھڑی درست نہیں', clockCorrected: 'گھڑی بعد میں درست کی گئی',
   time: { s: 'سیکنڈ', min: 'منٹ', h: 'گھنٹے', d: 'دن' },
   act: { seen: 'دیکھ لیا', dispatched: 'مدد روانہ', close: 'بند کریں' },
   askClose: 'کیا {button} کا واقعہ بند کر دیں؟', cancel: 'منسوخ', ok: 'ٹھیک ہے', operator: 'آپریٹر', askOperator: 'آپ کا نام، جو ریکارڈ میں لکھا جائے گا', setOperator: 'آپ کا نام…',

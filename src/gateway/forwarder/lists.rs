@@ -17,7 +17,7 @@ use crate::{
         clock::Mono,
         evidence::CameraEvidence,
         ids::{CameraId, IncidentId},
-        incident::Incident,
+        incident::{ClockCorrection, Incident},
         press::Progress,
     },
     gateway::shelf,
@@ -115,13 +115,15 @@ impl Forwarder {
         for (key, behind) in &due {
             let (incident, camera) = key;
             let document = self.board.incident_of(*incident);
-            let Some(evidence) = document.as_ref().and_then(|d| d.evidence.iter().find(|e| e.camera == *camera)) else {
+            let found = document.as_ref().and_then(|d| Some((d, d.evidence.iter().find(|e| e.camera == *camera)?)));
+            let Some((document, evidence)) = found else {
                 lists.behind.remove(key);
                 lists.delivered.remove(key);
                 continue;
             };
             let maybe = matches!(behind, Behind::AfterRestart);
-            match self.put_lists(*incident, evidence, maybe, lists).await {
+            let clock = document.pressed_at.clock_correction;
+            match self.put_lists(*incident, clock, evidence, maybe, lists).await {
                 Ok(true) => {
                     info!(%incident, %camera, "all evidence of this camera is at headquarters");
                     lists.behind.remove(key);
@@ -143,6 +145,7 @@ impl Forwarder {
     pub(super) async fn put_lists(
         &self,
         incident: IncidentId,
+        clock: Option<ClockCorrection>,
         evidence: &CameraEvidence,
         maybe: bool,
         lists: &mut Lists,
@@ -163,7 +166,7 @@ impl Forwarder {
             return Ok(finished);
         }
         let manifest = finished.then(|| {
-            let manifest = shelf::manifest(folder.clone(), &there, evidence);
+            let manifest = shelf::manifest(folder.clone(), &there, evidence, clock);
             Bytes::from(serde_json::to_vec_pretty(&manifest).unwrap_or_default())
         });
         let manifest_name = format!("{folder}/manifest.json");
@@ -174,7 +177,7 @@ impl Forwarder {
             return Ok(true);
         }
         let growing = CameraEvidence { ended: finished, ..evidence.clone() };
-        let playlist = shelf::playlist(&there, Some(&growing));
+        let playlist = shelf::playlist(&there, &growing, clock);
         if finished || lists.playlists.get(&key) != Some(&playlist) {
             self.store.put(&format!("{folder}/index.m3u8"), Bytes::from(playlist.clone())).await?;
             lists.playlists.insert(key, playlist);
@@ -214,6 +217,12 @@ impl Forwarder {
             put => put?,
         }
         lists.documents.insert(document.id, (now, document.revision, document.state));
+        if document.pressed_at.clock_correction.is_some() {
+            // Its lists may be dated by the clock of before: what is there already is left.
+            for evidence in &document.evidence {
+                lists.behind.entry((document.id, evidence.camera.clone())).or_insert(Behind::AfterRestart);
+            }
+        }
         Ok(true)
     }
 }

@@ -567,7 +567,7 @@ mod tests {
         for (incident, object, fate) in std::mem::take(&mut *shared.evidence()) {
             lists.take(incident, object, fate);
         }
-        assert!(rig.forwarder.put_lists(incident, &evidence, false, &mut lists).await.unwrap());
+        assert!(rig.forwarder.put_lists(incident, None, &evidence, false, &mut lists).await.unwrap());
         assert!(rig.out.join(format!("saddar/incidents/{incident}/c1/manifest.json")).exists());
         assert_eq!(gaps(&mut rig), 0, "told once");
     }

@@ -84,6 +84,7 @@ impl Engine {
             pressed_at: PressedAt {
                 at: now.wall,
                 clock_synchronised: now.synchronised,
+                clock_correction: None,
                 monotonic_ms: u64::try_from(now.mono.since_boot().as_millis()).unwrap_or(u64::MAX),
                 boot: self.settings.boot.clone(),
                 claimed_at: press.claimed_at,
@@ -112,6 +113,7 @@ impl Engine {
             evidence_changed: false,
         };
         self.record(Record::Opened(Box::new(opened)), out);
+        self.watch_clock(id, now);
         self.order(id, out);
         self.call_changed(id, now, out);
         self.put_out_presses(id, now.mono, out);

@@ -58,6 +58,7 @@ impl Engine {
         self.evidence_due.extend(due.into_iter().map(|id| (now.mono, id)));
         for id in self.cases.ids().collect::<Vec<_>>() {
             self.close_finished_test(id, now, out);
+            self.watch_clock(id, now);
         }
     }
 

@@ -130,8 +130,8 @@ fn actual(check: &mut Check<'_>, media: &Path, scratch: &Path, log: bool) -> Res
     }
     if media.join("index.opening").exists() {
         let what = "a process died while it opened the index";
-        let means = "the next start does not open it again, but builds it anew";
-        check.found(Finding::new(Severity::Warning, Kind::IndexUnreadable, INDEX, what, means).repaired_by(REBUILD));
+        let means = "normal after a crash: the next start does not open it again, but builds it anew";
+        check.found(Finding::new(Severity::Note, Kind::IndexUnreadable, INDEX, what, means).repaired_by(REBUILD));
         return Err(Some(what.into()));
     }
     let copy = scratch.join("actual");
