@@ -238,6 +238,11 @@ fn a_wrong_key_is_an_alarm_with_its_remedy_and_the_right_one_delivers_everything
     assert!(alarm.contains("ERROR") && alarm.contains("check objects and [headquarters.s3]"), "{alarm}");
     assert!(!log.contains("not-the-secret"));
     status_says_pending(&gateway, 40);
+    eventually(LONG, "the status says it", || {
+        let status = gateway.get("/v1/status").json();
+        let is_told = status["store"].as_str()?.starts_with("takes nothing: ");
+        (is_told && status["alarms"][0].as_str()?.contains("check objects and [headquarters.s3]")).then_some(())
+    });
     assert!(gateway.stop().success());
 
     // The key of the policy in docs/headquarters.md: what it allows is enough, and it can neither delete nor write elsewhere.
@@ -245,6 +250,10 @@ fn a_wrong_key_is_an_alarm_with_its_remedy_and_the_right_one_delivers_everything
     let gateway = site.start();
     all_confirmed(&gateway);
     status_says_pending(&gateway, 0);
+    eventually(LONG, "the status is well", || {
+        let status = gateway.get("/v1/status").json();
+        (status["store"] == "ok" && status["alarms"].as_array()?.is_empty()).then_some(())
+    });
     let store = objects::open(&settings(s3.port, id, secret)).unwrap();
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         for (name, sha) in &objects {

@@ -127,6 +127,10 @@ pub struct Status {
     pub not_recorded: Vec<NotRecorded>,
     /// `ok`, or what is wrong with the disk.
     pub journal: String,
+    /// `ok`, or why headquarters' object store takes nothing, with what to do about it.
+    pub store: String,
+    /// What somebody has to do something about, in words.
+    pub alarms: Vec<String>,
     /// Buttons in all, and those that are online and silent.
     pub buttons: Counts,
     /// Cameras in all (units included), and those that are live and not.

@@ -9,13 +9,22 @@ use super::{
     watchdog::HANGS_AFTER,
 };
 use crate::{
-    district::{button::Presence, camera::CameraState, clock::Utc, ids::CameraId},
+    district::{
+        button::Presence,
+        camera::CameraState,
+        clock::{Mono, Utc},
+        ids::CameraId,
+    },
     host::{clock, scope::Scope},
     spool::Health,
+    uplink::objects::PutError,
 };
 
 /// How often it is looked at.
 const EVERY: Duration = Duration::from_secs(1);
+
+/// A store that takes nothing for this long while the backhaul is up is an alarm.
+const STORE_FAILS: Duration = Duration::from_secs(60);
 
 /// A disk that takes longer than this is worth telling.
 const SILENT_DISK: Duration = Duration::from_secs(1);
@@ -54,6 +63,8 @@ async fn read(shared: &Shared) -> Status {
     let live = cameras.iter().filter(|s| **s == CameraState::Live).count();
     let total = shared.feeds.handles().len();
     let held = shared.media.stats();
+    let set_aside = shared.counts.set_aside.load(Relaxed);
+    let (not_recorded, trouble) = (not_recorded(shared), shared.counts.trouble());
     Status {
         online: true,
         district: shared.district.id.to_string(),
@@ -63,8 +74,10 @@ async fn read(shared: &Shared) -> Status {
         backhaul_detail: link.detail,
         pending_documents: shared.hq.pending() + unsent(shared),
         pending_objects: usize::try_from(held.undelivered).unwrap_or(usize::MAX),
-        objects_set_aside: usize::try_from(shared.counts.set_aside.load(Relaxed)).unwrap_or(usize::MAX),
-        not_recorded: not_recorded(shared),
+        objects_set_aside: usize::try_from(set_aside).unwrap_or(usize::MAX),
+        alarms: alarms(&not_recorded, set_aside, trouble.as_ref(), link.state),
+        store: trouble.map_or_else(|| "ok".into(), |(_, error)| store(&error)),
+        not_recorded,
         journal: journal(shared),
         buttons: Counts {
             total: buttons.len(),
@@ -103,6 +116,46 @@ fn not_recorded(shared: &Shared) -> Vec<NotRecorded> {
     // To the second: what differs is told again.
     let since = |at| Utc::from_micros(now.wall.before(now.mono.since(at)).micros() / 1_000_000 * 1_000_000);
     late.map(|(camera, at)| NotRecorded { since: since(at), why: why(&camera), camera }).collect()
+}
+
+/// What headquarters' store has against us. Without the object's name, which differs from one attempt to the next.
+fn store(error: &PutError) -> String {
+    match error {
+        PutError::Later { why, .. } => format!("failing: {why}"),
+        PutError::Refused { why, .. } => format!("refuses: {why}"),
+        PutError::Misconfigured { why, .. } => {
+            format!(
+                "takes nothing: {why}; check objects and [headquarters.s3]: the bucket or directory, the key and its rights"
+            )
+        }
+    }
+}
+
+/// What somebody has to do something about, here or at headquarters. The journal has a line of its own.
+fn alarms(
+    not_recorded: &[NotRecorded],
+    set_aside: u64,
+    trouble: Option<&(Mono, PutError)>,
+    backhaul: &str,
+) -> Vec<String> {
+    let mut alarms = Vec::new();
+    match trouble {
+        Some((_, error @ PutError::Misconfigured { .. })) => {
+            alarms.push(format!("headquarters' store {}", store(error)))
+        }
+        // While the backhaul is down, that says it all.
+        Some((since, error)) if backhaul == "up" && clock::mono().since(*since) > STORE_FAILS => {
+            alarms.push(format!("headquarters' store is {}", store(error)));
+        }
+        _ => {}
+    }
+    if set_aside > 0 {
+        alarms.push(format!("{set_aside} objects are refused by headquarters' store, or fail while others go through; the log names them"));
+    }
+    alarms.extend(
+        not_recorded.iter().map(|c| format!("camera {} is not recorded since {}: {}", c.camera, c.since, c.why)),
+    );
+    alarms
 }
 
 fn journal(shared: &Shared) -> String {

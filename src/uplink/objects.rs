@@ -291,6 +291,10 @@ fn none_if_missing<T>(name: &str, error: &object_store::Error) -> Result<Option<
 pub(super) fn classify(name: &str, error: &object_store::Error) -> PutError {
     use object_store::Error as E;
     let (name, why) = (name.to_owned(), chain(error));
+    // Some services say with 403 that a quota is used up: nothing is wrong with the key.
+    if why.contains("<Code>QuotaExceeded</Code>") {
+        return PutError::Later { name, why: format!("{why}; it is full: make room there, or raise its quota") };
+    }
     match error {
         E::NotFound { .. }
         | E::PermissionDenied { .. }

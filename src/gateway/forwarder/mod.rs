@@ -73,6 +73,26 @@ pub struct Forwarded {
     pub failures: AtomicU64,
     /// Objects that the store refuses, or that fail while others go through, now.
     pub set_aside: AtomicU64,
+    /// Why nothing goes through, and since when.
+    trouble: Mutex<Option<(Mono, PutError)>>,
+}
+
+impl Forwarded {
+    /// Why headquarters' store takes nothing now, and since when: the first failure since something last went through.
+    pub fn trouble(&self) -> Option<(Mono, PutError)> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn troubled(&self, now: Mono, error: Option<&PutError>) {
+        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(error) = error else { return *trouble = None };
+        let since = trouble.as_ref().map_or(now, |(since, _)| *since);
+        // The first of its kind stays: the others name other objects, and a status that changes is told again.
+        let is_new = |known: &PutError| std::mem::discriminant(known) != std::mem::discriminant(error);
+        if trouble.as_ref().is_none_or(|(_, known)| is_new(known)) {
+            *trouble = Some((since, error.clone()));
+        }
+    }
 }
 
 /// Says that something new is there to forward.
@@ -292,6 +312,7 @@ impl Forwarder {
             Ok(()) => {
                 line.failed.remove(&name);
                 (line.worked, line.paused) = (now, None);
+                self.counts.troubled(now, None);
                 if let Some(incident) = object.meta.kept.incident() {
                     line.busy.insert(name, None);
                     return Some((incident, object));
@@ -312,6 +333,7 @@ impl Forwarder {
                     }
                     return None;
                 }
+                self.counts.troubled(now, Some(&e));
                 let wait = line.paused.map_or(WAIT.0, |(_, wait)| wait);
                 match &e {
                     PutError::Misconfigured { .. } => error!(error = %e, "headquarters' store takes nothing"),
