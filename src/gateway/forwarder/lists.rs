@@ -45,12 +45,30 @@ pub(super) struct Lists {
     document_due: Mono,
     /// Whether documents wait for that.
     pub more_documents: bool,
-    /// What each unfinished playlist said when it was last put.
-    playlists: HashMap<(IncidentId, CameraId), String>,
+    /// Each playlist that is not finished.
+    playlists: HashMap<(IncidentId, CameraId), Growing>,
     /// Objects of cameras whose lists are behind that headquarters has: those that the disk gave up for others too.
     delivered: HashMap<(IncidentId, CameraId), BTreeMap<(u32, String), ObjectRef>>,
     /// Objects that this gateway's disk has lost: nothing waits for them.
     lost: HashSet<String>,
+}
+
+/// A playlist that is not finished. Players take one that only grows at its end, but the seconds around the press are
+/// there first: it begins with what came first, and goes on for as long as nothing is missing. Once finished it has all.
+struct Growing {
+    /// The number of its first object.
+    from: u32,
+    /// What it said when it was last put.
+    text: String,
+}
+
+/// Of what headquarters has, what a growing playlist lists: from that number on, up to the first object that still waits;
+/// nothing while an init segment waits that it needs.
+fn run(there: &[ObjectRef], from: u32, waiting: &[ObjectRef]) -> Vec<ObjectRef> {
+    let is_init = |o: &ObjectRef| o.meta.from >= o.meta.to;
+    let end = waiting.iter().map(|o| o.meta.number).filter(|number| *number > from).min().unwrap_or(u32::MAX);
+    let end = if waiting.iter().any(|o| is_init(o) && o.meta.number < from) { from } else { end };
+    there.iter().filter(|o| (from..end).contains(&o.meta.number)).cloned().collect()
 }
 
 #[derive(Clone, Copy)]
@@ -155,6 +173,7 @@ impl Forwarder {
         let settled = |o: &ObjectRef| o.delivered || lists.lost.contains(&o.to_string());
         let finished = evidence.ended && held.iter().all(settled);
         let key = (incident, evidence.camera.clone());
+        let waiting: Vec<_> = held.iter().filter(|o| !settled(o)).cloned().collect();
         held.into_iter().filter(|o| o.delivered).for_each(|o| lists.has(key.clone(), o));
         let there: Vec<_> = lists.delivered.get(&key).into_iter().flat_map(BTreeMap::values).cloned().collect();
         if there.len() < evidence.delivered_count {
@@ -177,10 +196,15 @@ impl Forwarder {
             return Ok(true);
         }
         let growing = CameraEvidence { ended: finished, ..evidence.clone() };
-        let playlist = shelf::playlist(&there, &growing, clock);
-        if finished || lists.playlists.get(&key) != Some(&playlist) {
-            self.store.put(&format!("{folder}/index.m3u8"), Bytes::from(playlist.clone())).await?;
-            lists.playlists.insert(key, playlist);
+        // (Its init segment has a lower number than the first fragment, and is named by what needs it.)
+        let first = there.iter().find(|o| o.meta.from < o.meta.to).map_or(0, |o| o.meta.number);
+        let from = if finished { 0 } else { lists.playlists.get(&key).map_or(first, |known| known.from) };
+        let listed = if finished { there.clone() } else { run(&there, from, &waiting) };
+        let text = shelf::playlist(&listed, &growing, clock);
+        let is_news = !listed.is_empty() && lists.playlists.get(&key).is_none_or(|known| known.text != text);
+        if finished || is_news {
+            self.store.put(&format!("{folder}/index.m3u8"), Bytes::from(text.clone())).await?;
+            lists.playlists.insert(key, Growing { from, text });
         }
         if let Some(manifest) = manifest {
             self.store.put(&manifest_name, manifest).await?;

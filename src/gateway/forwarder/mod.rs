@@ -511,7 +511,12 @@ mod tests {
 
     async fn keep(rig: &Rig, kept: Kept, name: &str, number: u32) {
         let payload = Bytes::from(vec![number as u8; 1000]);
-        let meta = ObjectMeta {
+        let meta = meta(kept, name, number, &payload);
+        rig.forwarder.media.append(meta, payload).unwrap().await.unwrap();
+    }
+
+    fn meta(kept: Kept, name: &str, number: u32, payload: &[u8]) -> ObjectMeta {
+        ObjectMeta {
             kept,
             urgent: false,
             gap: None,
@@ -523,11 +528,10 @@ mod tests {
             to: Utc::from_micros(1_000_000 * i64::from(number + 1)),
             duration_us: 1_000_000,
             key: true,
-            sha256: crate::media::manifest::sha256(&payload),
-            size: 1000,
+            sha256: crate::media::manifest::sha256(payload),
+            size: payload.len() as u64,
             extra: serde_json::Value::Null,
-        };
-        rig.forwarder.media.append(meta, payload).unwrap().await.unwrap();
+        }
     }
 
     #[tokio::test]
@@ -562,6 +566,42 @@ mod tests {
         assert_eq!(next.meta.kept, Kept::Evidence { incident });
         assert!(!line.candidates[MediaLane::Outage as usize].is_empty(), "it is known that they wait");
         assert!(rig.forwarder.next(&mut line, &shared).await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_playlist_that_grows_lists_no_fragment_before_one_that_is_listed_and_none_behind_a_hole() {
+        let rig = rig();
+        let incident = IncidentId::derive(1, b"x");
+        let extra = |n: u32| {
+            let extra = shelf::Extra::Fragment { fragment: n, init: 0, at_us: 0, discontinuity: false, lost: false };
+            serde_json::to_value(extra).unwrap()
+        };
+        for n in 1..=6 {
+            let payload = Bytes::from(vec![n as u8; 10]);
+            let meta =
+                ObjectMeta { extra: extra(n), ..meta(Kept::Evidence { incident }, &format!("{n}.m4s"), n, &payload) };
+            rig.forwarder.media.append(meta, payload).unwrap().await.unwrap();
+        }
+        let mut evidence = CameraEvidence::asked("c1".parse().unwrap(), Utc::default(), Utc::default());
+        evidence.ended = true;
+        let index = rig.out.join(format!("saddar/incidents/{incident}/c1/index.m3u8"));
+        let (mut lists, mut said) = (Lists::default(), Vec::new());
+        // The seconds around the press first, then what is behind them in part, then what was before, then the rest.
+        for delivered in [&[3, 4][..], &[6], &[1, 2], &[5]] {
+            for object in rig.forwarder.media.pending(16).await.unwrap() {
+                if delivered.contains(&object.meta.number) {
+                    rig.forwarder.media.delivered(&object).unwrap().await.unwrap();
+                    lists.take(incident, object, Fate::Delivered);
+                }
+            }
+            let finished = rig.forwarder.put_lists(incident, None, &evidence, false, &mut lists).await.unwrap();
+            let text = std::fs::read_to_string(&index).unwrap();
+            let names: Vec<u32> = text.lines().filter_map(|l| l.strip_suffix(".m4s")?.parse().ok()).collect();
+            said.push((names, finished, text.contains("ENDLIST")));
+        }
+        let growing = |names: &[u32]| (names.to_vec(), false, false);
+        assert_eq!(said[..3], [growing(&[3, 4]), growing(&[3, 4]), growing(&[3, 4])]);
+        assert_eq!(said[3], (vec![1, 2, 3, 4, 5, 6], true, true));
     }
 
     #[tokio::test]
