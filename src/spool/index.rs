@@ -4,7 +4,7 @@
 //! are idempotent: applying a segment's records again gives the same rows.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{File, TryLockError},
     path::Path,
     thread,
@@ -229,14 +229,23 @@ impl Index {
         Ok(is_key(lies) && (object.delivered || is_key(waits)))
     }
 
-    /// How many rows say that something waits that is delivered or not there.
-    pub fn waiting_in_vain(&self) -> Result<u64, Error> {
+    /// How many rows say that something waits that is delivered or not there; but for the objects of `marks`, of which
+    /// it may not have been written yet that they wait no more.
+    pub fn waiting_in_vain(&self, marks: &BTreeSet<Vec<u8>>) -> Result<u64, Error> {
         let mut found = 0;
         for key in self.pending.iter().values() {
-            let object = self.get(&key.map_err(failed("read what is pending"))?)?;
-            found += u64::from(object.is_none_or(|o| o.delivered));
+            let key = key.map_err(failed("read what is pending"))?;
+            let in_vain = self.get(&key)?.is_none_or(|o| o.delivered && !marks.contains(&*key));
+            found += u64::from(in_vain);
         }
         Ok(found)
+    }
+
+    /// Leaves of an object what a crash leaves that comes before the last of its rows.
+    #[cfg(test)]
+    pub fn tear(&self, object: &ObjectRef) {
+        self.pending.remove(object.meta.pending_key()).unwrap();
+        self.by_segment.remove(segment_key(object)).unwrap();
     }
 
     pub fn seal(&self, segment: u64, sealed: Sealed) -> Result<(), Error> {

@@ -232,7 +232,7 @@ impl Difference<'_> {
                 object = made.next().transpose()?;
             }
         }
-        actual.map_or(Ok(0), Index::waiting_in_vain)
+        actual.map_or(Ok(0), |index| index.waiting_in_vain(&self.fresh.marks))
     }
 
     fn both(&mut self, index: &Index, key: &[u8], known: &ObjectRef, is: &ObjectRef) -> Result<(), Error> {
@@ -240,7 +240,9 @@ impl Difference<'_> {
             // The newer copy is no good; this one is what is left.
             self.gone.push(known.clone());
         } else if known.at != is.at || known.meta != is.meta || !index.is_whole(known)? {
-            let fresh = known.at.sequence < is.at.sequence && self.fresh.segments.contains(&is.at.segment);
+            // It had not come to the newest segments, or not to all rows of the object: a start does both again.
+            let behind = known.at.sequence < is.at.sequence || (known.at == is.at && known.meta == is.meta);
+            let fresh = behind && self.fresh.segments.contains(&is.at.segment);
             if fresh { self.lacks.entry(is.at.segment).or_default().add(is) } else { self.stale.add(is) }
         } else if is.delivered && !known.delivered && !self.fresh.marks.contains(key) {
             self.late.add(is);

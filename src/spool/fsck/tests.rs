@@ -440,6 +440,26 @@ fn an_index_that_is_gone_broken_or_old_loses_nothing() {
     assert_eq!((held(&store).len(), store.stats().undelivered), (OBJECTS as usize * 3, u64::from(OBJECTS) * 2));
 }
 
+#[test]
+fn an_index_that_was_being_written_is_as_after_any_crash() {
+    let dir = spool();
+    let index = crate::spool::index::Index::open(&dir.path().join("media/index")).unwrap();
+    let objects: Vec<_> = index.objects().map(|o| o.unwrap().1).collect();
+    let newest = objects.iter().max_by_key(|o| o.at.sequence).unwrap();
+    index.tear(newest);
+    index.flush().unwrap();
+    let report = look(dir.path());
+    assert!(report.is_clean(), "{:?}", report.findings);
+    assert_eq!(notes(&report), [Kind::IndexLacks]);
+    // In a segment that a start does not read again it is none.
+    index.tear(objects.iter().filter(|o| !o.delivered).min_by_key(|o| o.at.sequence).unwrap());
+    index.flush().unwrap();
+    drop(index);
+    assert_eq!(faults(&look(dir.path())), [(Severity::Warning, Kind::IndexStale)]);
+    repair(dir.path());
+    all_but(dir.path(), &[]);
+}
+
 async fn held_of(store: &MediaStore) -> Vec<ObjectRef> {
     store.evidence(meta(0).kept.incident().unwrap(), &"cam-1".parse().unwrap()).await.unwrap()
 }
