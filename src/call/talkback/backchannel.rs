@@ -4,82 +4,33 @@
 //! What waits to be written is bounded twice: the kernel's buffer is small, and of ours a second packet is dropped while one
 //! waits. So a voice is never late because a unit reads slowly. What it reads and does not play is its own.
 
-use std::{
-    io,
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
+use std::{io, net::IpAddr, time::Duration};
 
-use http_auth::{PasswordClient, PasswordParams};
 use tokio::{
-    io::Interest,
-    net::{TcpSocket, TcpStream, UdpSocket, lookup_host},
+    net::UdpSocket,
     time::{sleep_until, timeout},
 };
 
 use super::{
-    rtsp::{self, Answer, Incoming, Malformed},
+    dialogue::Dialogue,
+    failed::{ANSWER, Failed, STUCK},
+    rtsp::{self, Answer, Incoming},
     sdp::{self, Speaker, Without},
 };
 use crate::{
     district::{
         clock::Mono,
-        inventory::{Login, Source, Transport},
+        inventory::{Source, Transport},
     },
     host::clock,
 };
 
 /// What makes a unit speak of its speaker.
 const REQUIRE: (&str, &str) = ("Require", "www.onvif.org/ver20/backchannel");
-/// For who we are.
-const AGENT: (&str, &str) = ("User-Agent", concat!("chowki/", env!("CARGO_PKG_VERSION")));
-/// The longest that a unit may take for a connection or an answer.
-const ANSWER: Duration = Duration::from_secs(3);
-/// A unit that takes no sound for so long is lost.
-const STUCK: Duration = Duration::from_secs(1);
 /// How often it is asked whether it is still there. Its session's timeout is shortened to this.
 const ASKED_EVERY: Duration = Duration::from_secs(4);
-/// Bytes that the kernel may keep for us: half a second of sound with all that the kernel adds.
-const SEND_BUFFER: u32 = 8 << 10;
 /// The longest goodbye.
 const GOODBYE: Duration = Duration::from_secs(1);
-
-/// Why there is no way to a speaker, in words for people.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Failed {
-    #[error("the unit's name {host:?} is not known: {source}")]
-    Name { host: String, source: io::Error },
-    #[error("no connection to the unit at {at}: {source}")]
-    Connect { at: SocketAddr, source: io::Error },
-    #[error("the unit at {at} did not answer {what} within {ANSWER:?}")]
-    Slow { at: SocketAddr, what: String },
-    #[error("the unit {host} did not come to play within {limit:?}")]
-    Late { host: String, limit: Duration },
-    #[error("the connection to the unit at {at} broke: {source}")]
-    Broke { at: SocketAddr, source: io::Error },
-    #[error("the unit at {at} took no sound for {STUCK:?}")]
-    Stuck { at: SocketAddr },
-    #[error("the unit at {at} closed the connection")]
-    Closed { at: SocketAddr },
-    #[error("the unit at {at}: {source}")]
-    Malformed { at: SocketAddr, source: Malformed },
-    #[error("the unit at {at} refuses our user name or password; correct username and password_file of [button.unit]")]
-    Login { at: SocketAddr },
-    #[error("the unit at {at} wants a login; set username and password_file of [button.unit]")]
-    NoLogin { at: SocketAddr },
-    #[error("the unit at {at} wants a login of a kind that is not known: {why}")]
-    Challenge { at: SocketAddr, why: String },
-    #[error("the unit at {at}: {source}")]
-    Without { at: SocketAddr, source: Without },
-    #[error("the unit at {at} answered {what} with {status} {reason}")]
-    Refused { at: SocketAddr, what: String, status: u16, reason: String },
-    #[error("the unit at {at} has no way for sound that we know (interleaved in TCP, or UDP)")]
-    Transport { at: SocketAddr },
-    #[error("nobody listens for RTP at {at}: {source}; correct the address in talkback of [button.unit]")]
-    Nobody { at: SocketAddr, source: io::Error },
-    #[error("sound cannot be sent: {0}")]
-    Sound(#[from] super::rtp_out::Unsent),
-}
 
 /// What became of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,7 +42,7 @@ pub(super) enum Sent {
 
 /// An open way to a speaker.
 pub(super) struct Backchannel {
-    link: Link,
+    link: Dialogue,
     speaker: Speaker,
     path: Path,
     /// The address of the session, for everything after SETUP.
@@ -113,7 +64,7 @@ enum Path {
 impl Backchannel {
     /// Connects, and asks to play. The unit has said yes to everything when this returns.
     pub async fn connect(source: &Source) -> Result<Self, Failed> {
-        let mut link = Link::connect(source).await?;
+        let mut link = Dialogue::connect(source).await?;
         let url = source.url.as_str();
         let options = link.ask("OPTIONS", url, &[]).await?;
         let knows = |method: &str| options.all("public").any(|all| all.split(',').any(|m| m.trim() == method));
@@ -128,7 +79,7 @@ impl Backchannel {
         let speaker = sdp::speaker(&String::from_utf8_lossy(&described.body))
             .map_err(|source| Failed::Without { at: link.at, source })?;
         let (all, track) = (rtsp::resolve(base, &speaker.session), rtsp::resolve(base, &speaker.control));
-        let (path, timeout) = link.set_up(&track, source.transport).await?;
+        let (path, timeout) = set_up(&mut link, &track, source.transport).await?;
         let played = link.ask("PLAY", &all, &[REQUIRE, ("Range", "npt=0.000-")]).await?;
         link.accepted("PLAY", played)?;
         let pace = ASKED_EVERY.min(timeout / 3).max(Duration::from_secs(1));
@@ -248,234 +199,52 @@ impl Backchannel {
     }
 }
 
-/// The RTSP connection.
-struct Link {
-    stream: TcpStream,
-    at: SocketAddr,
-    login: Option<Login>,
-    proof: Option<PasswordClient>,
-    number: u32,
-    session: Option<String>,
-    read: Vec<u8>,
-    /// Not taken by the kernel yet; at most a packet and a request.
-    unsent: Vec<u8>,
-    /// Since when something waits there.
-    stuck: Option<Mono>,
+/// Asks for the track by the way that the config prefers, and where the unit does not know it, by the other.
+async fn set_up(link: &mut Dialogue, track: &str, prefers: Transport) -> Result<(Path, Duration), Failed> {
+    let other = if prefers == Transport::Tcp { Transport::Udp } else { Transport::Tcp };
+    for transport in [prefers, other] {
+        let sockets = match transport {
+            Transport::Tcp => None,
+            Transport::Udp => {
+                let pair = pair(link.local_ip()).await;
+                Some(pair.map_err(|source| Failed::Broke { at: link.at, source })?)
+            }
+        };
+        let wanted = match &sockets {
+            None => "RTP/AVP/TCP;unicast;interleaved=0-1".to_owned(),
+            Some((_, _, port)) => format!("RTP/AVP;unicast;client_port={port}-{}", port + 1),
+        };
+        let answer = link.ask("SETUP", track, &[REQUIRE, ("Transport", &wanted)]).await?;
+        // Unsupported Transport.
+        if answer.status == 461 {
+            continue;
+        }
+        let answer = link.accepted("SETUP", answer)?;
+        let session = answer.header("session").unwrap_or_default();
+        link.session = session.split(';').next().map(|id| id.trim().to_owned()).filter(|id| !id.is_empty());
+        let seconds = rtsp::parameter(session, "timeout").and_then(|t| t.parse().ok()).unwrap_or(60);
+        let given = answer.header("transport").unwrap_or_default();
+        return Ok((path(link, sockets, given).await?, Duration::from_secs(seconds)));
+    }
+    Err(Failed::Transport { at: link.at })
 }
 
-impl Link {
-    async fn connect(source: &Source) -> Result<Self, Failed> {
-        let host = source.url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-        let port = source.url.port().unwrap_or(554);
-        let addresses = resolve(host, port).await?;
-        let mut last = None;
-        for at in addresses {
-            match timeout(ANSWER, connect(at)).await {
-                Ok(Ok(stream)) => {
-                    let login = source.login.clone();
-                    let (read, unsent) = (Vec::new(), Vec::new());
-                    let (proof, session, stuck) = (None, None, None);
-                    return Ok(Self { stream, at, login, proof, number: 0, session, read, unsent, stuck });
-                }
-                Ok(Err(source)) => last = Some(Failed::Connect { at, source }),
-                Err(_) => last = Some(Failed::Connect { at, source: io::ErrorKind::TimedOut.into() }),
-            }
-        }
-        let none = || Failed::Name { host: host.to_owned(), source: io::ErrorKind::NotFound.into() };
-        Err(last.unwrap_or_else(none))
-    }
-
-    /// Asks for the track by the way that the config prefers, and where the unit does not know it, by the other.
-    async fn set_up(&mut self, track: &str, prefers: Transport) -> Result<(Path, Duration), Failed> {
-        let other = if prefers == Transport::Tcp { Transport::Udp } else { Transport::Tcp };
-        for transport in [prefers, other] {
-            let sockets = match transport {
-                Transport::Tcp => None,
-                Transport::Udp => {
-                    let pair = pair(self.stream.local_addr().map(|a| a.ip())).await;
-                    Some(pair.map_err(|source| Failed::Broke { at: self.at, source })?)
-                }
-            };
-            let wanted = match &sockets {
-                None => "RTP/AVP/TCP;unicast;interleaved=0-1".to_owned(),
-                Some((_, _, port)) => format!("RTP/AVP;unicast;client_port={port}-{}", port + 1),
-            };
-            let answer = self.ask("SETUP", track, &[REQUIRE, ("Transport", &wanted)]).await?;
-            // Unsupported Transport.
-            if answer.status == 461 {
-                continue;
-            }
-            let answer = self.accepted("SETUP", answer)?;
-            let session = answer.header("session").unwrap_or_default();
-            self.session = session.split(';').next().map(|id| id.trim().to_owned()).filter(|id| !id.is_empty());
-            let seconds = rtsp::parameter(session, "timeout").and_then(|t| t.parse().ok()).unwrap_or(60);
-            let given = answer.header("transport").unwrap_or_default();
-            return Ok((self.path(sockets, given).await?, Duration::from_secs(seconds)));
-        }
-        Err(Failed::Transport { at: self.at })
-    }
-
-    async fn path(&self, sockets: Option<(UdpSocket, UdpSocket, u16)>, given: &str) -> Result<Path, Failed> {
-        let Some((rtp, rtcp, _)) = sockets else {
-            let channel = rtsp::parameter(given, "interleaved").and_then(rtsp::first_of_pair).unwrap_or(0);
-            return Ok(Path::Interleaved(channel));
-        };
-        let port = rtsp::parameter(given, "server_port").and_then(rtsp::first_of_pair::<u16>);
-        let Some(port) = port else { return Err(Failed::Transport { at: self.at }) };
-        let ip = rtsp::parameter(given, "source").and_then(|ip| ip.parse().ok()).unwrap_or(self.at.ip());
-        let connected = async {
-            rtp.connect((ip, port)).await?;
-            // Until the runtime knows that it can be written, nothing would be sent.
-            rtp.writable().await
-        };
-        connected.await.map_err(|source| Failed::Broke { at: self.at, source })?;
-        Ok(Path::Datagrams { rtp, _rtcp: rtcp })
-    }
-
-    /// Asks, and waits for the answer; proves who we are when that is wanted.
-    async fn ask(&mut self, method: &str, uri: &str, headers: &[(&str, &str)]) -> Result<Answer, Failed> {
-        for is_last in [false, true] {
-            let number = self.send_request(method, uri, headers)?;
-            let answer = timeout(ANSWER, self.answer(number)).await;
-            let answer = answer.map_err(|_| Failed::Slow { at: self.at, what: method.to_owned() })??;
-            if answer.status != 401 {
-                return Ok(answer);
-            }
-            if is_last {
-                break;
-            }
-            self.challenged(&answer)?;
-        }
-        Err(Failed::Login { at: self.at })
-    }
-
-    fn accepted(&self, what: &str, answer: Answer) -> Result<Answer, Failed> {
-        match answer.status {
-            200..=299 => Ok(answer),
-            status => {
-                let (what, reason) = (what.to_owned(), answer.reason.chars().take(80).collect());
-                Err(Failed::Refused { at: self.at, what, status, reason })
-            }
-        }
-    }
-
-    fn challenged(&mut self, answer: &Answer) -> Result<(), Failed> {
-        let at = self.at;
-        if self.login.is_none() {
-            return Err(Failed::NoLogin { at });
-        }
-        let all = answer.all("www-authenticate");
-        let proof = all.fold(PasswordClient::builder(), |builder, one| builder.challenges(one)).build();
-        self.proof = Some(proof.map_err(|why| Failed::Challenge { at, why })?);
-        Ok(())
-    }
-
-    fn send_request(&mut self, method: &str, uri: &str, headers: &[(&str, &str)]) -> Result<u32, Failed> {
-        self.number += 1;
-        let number = self.number.to_string();
-        let mut all = vec![("CSeq", number.as_str()), AGENT];
-        let proof = match (&mut self.proof, &self.login) {
-            (Some(proof), Some(Login { username, password })) => {
-                let params = PasswordParams { username, password: password.reveal(), uri, method, body: Some(&[]) };
-                Some(proof.respond(&params).map_err(|why| Failed::Challenge { at: self.at, why })?)
-            }
-            _ => None,
-        };
-        all.extend(proof.as_deref().map(|proof| ("Authorization", proof)));
-        all.extend(self.session.as_deref().map(|session| ("Session", session)));
-        all.extend(headers);
-        self.unsent.extend(rtsp::request(method, uri, &all));
-        self.write_some()?;
-        Ok(self.number)
-    }
-
-    async fn answer(&mut self, number: u32) -> Result<Answer, Failed> {
-        loop {
-            while let Some(message) = self.next()? {
-                if let Incoming::Answer(answer) = message
-                    && answer.number().is_none_or(|n| n == number)
-                {
-                    return Ok(answer);
-                }
-            }
-            self.ready().await?;
-        }
-    }
-
-    /// The next message that has been read. Requests of the unit's own are told that we do nothing for it.
-    fn next(&mut self) -> Result<Option<Incoming>, Failed> {
-        let at = self.at;
-        let message = rtsp::take(&mut self.read).map_err(|source| Failed::Malformed { at, source })?;
-        if let Some(Incoming::Request(Some(number))) = message
-            && self.unsent.is_empty()
-        {
-            self.unsent.extend(format!("RTSP/1.0 501 Not Implemented\r\nCSeq: {number}\r\n\r\n").into_bytes());
-            self.write_some()?;
-        }
-        Ok(message)
-    }
-
-    /// Waits until something could be read or written, and does it.
-    async fn ready(&mut self) -> Result<(), Failed> {
-        let at = self.at;
-        let broke = |source| Failed::Broke { at, source };
-        let interest =
-            if self.unsent.is_empty() { Interest::READABLE } else { Interest::READABLE | Interest::WRITABLE };
-        let ready = self.stream.ready(interest).await.map_err(broke)?;
-        if ready.is_writable() {
-            self.write_some()?;
-        }
-        if ready.is_readable() {
-            let mut some = [0; 4096];
-            match self.stream.try_read(&mut some) {
-                Ok(0) => return Err(Failed::Closed { at }),
-                // What is read is taken off message by message, and none may be longer than 80 KiB.
-                Ok(n) => self.read.extend(&some[..n]),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(source) => return Err(broke(source)),
-            }
-        }
-        Ok(())
-    }
-
-    fn write_some(&mut self) -> Result<(), Failed> {
-        while !self.unsent.is_empty() {
-            match self.stream.try_write(&self.unsent) {
-                Ok(n) => drop(self.unsent.drain(..n)),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.stuck.get_or_insert_with(clock::mono);
-                    return Ok(());
-                }
-                Err(source) => return Err(Failed::Broke { at: self.at, source }),
-            }
-        }
-        self.stuck = None;
-        Ok(())
-    }
-
-    async fn flush(&mut self) -> Result<(), Failed> {
-        while !self.unsent.is_empty() {
-            self.ready().await?;
-        }
-        Ok(())
-    }
-}
-
-/// The addresses of a name.
-pub(super) async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, Failed> {
-    let unknown = |source| Failed::Name { host: host.to_owned(), source };
-    match timeout(ANSWER, lookup_host((host, port))).await {
-        Ok(Ok(addresses)) => Ok(addresses.collect()),
-        Ok(Err(source)) => Err(unknown(source)),
-        Err(_) => Err(unknown(io::ErrorKind::TimedOut.into())),
-    }
-}
-
-async fn connect(at: SocketAddr) -> io::Result<TcpStream> {
-    let socket = if at.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    socket.set_send_buffer_size(SEND_BUFFER)?;
-    socket.set_nodelay(true)?;
-    socket.connect(at).await
+/// The way that a unit has given.
+async fn path(link: &Dialogue, sockets: Option<(UdpSocket, UdpSocket, u16)>, given: &str) -> Result<Path, Failed> {
+    let Some((rtp, rtcp, _)) = sockets else {
+        let channel = rtsp::parameter(given, "interleaved").and_then(rtsp::first_of_pair).unwrap_or(0);
+        return Ok(Path::Interleaved(channel));
+    };
+    let port = rtsp::parameter(given, "server_port").and_then(rtsp::first_of_pair::<u16>);
+    let Some(port) = port else { return Err(Failed::Transport { at: link.at }) };
+    let ip = rtsp::parameter(given, "source").and_then(|ip| ip.parse().ok()).unwrap_or(link.at.ip());
+    let connected = async {
+        rtp.connect((ip, port)).await?;
+        // Until the runtime knows that it can be written, nothing would be sent.
+        rtp.writable().await
+    };
+    connected.await.map_err(|source| Failed::Broke { at: link.at, source })?;
+    Ok(Path::Datagrams { rtp, _rtcp: rtcp })
 }
 
 /// Two neighbouring ports, the first of them even (RFC 3550 section 11).

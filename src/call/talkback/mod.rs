@@ -10,6 +10,8 @@
 
 mod backchannel;
 mod decode;
+mod dialogue;
+mod failed;
 mod jitter;
 mod mix;
 mod player;

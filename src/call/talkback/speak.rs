@@ -9,7 +9,8 @@ use tokio::{
 
 use super::{
     Link, Orders, Play, Settings, Stats,
-    backchannel::{Failed, Sent},
+    backchannel::Sent,
+    failed::Failed,
     lock,
     mix::Mixer,
     player::Player,

@@ -9,7 +9,9 @@ use tokio::{
 };
 
 use super::{
-    backchannel::{Backchannel, Failed, Sent, resolve},
+    backchannel::{Backchannel, Sent},
+    dialogue::resolve,
+    failed::Failed,
     rtp_out::{Encoding, Packets},
 };
 use crate::{district::inventory::Source, media::sound::piece};
