@@ -70,12 +70,12 @@ pub fn ffprobe(path: &Path) -> Value {
 }
 
 /// Decodes everything, and wants not one complaint. By the times that the fragments say: ffmpeg would close a hole of
-/// more than ten seconds.
+/// more than ten seconds, and round times to whole frames of the first stretch.
 pub fn decodes(path: &Path) {
     let out = Command::new("ffmpeg")
         .args(["-v", "error", "-xerror", "-copyts", "-i"])
         .arg(path)
-        .args(["-f", "null", "-"])
+        .args(["-enc_time_base", "-1", "-f", "null", "-"])
         .output()
         .expect("ffmpeg");
     assert!(out.status.success() && out.stderr.is_empty(), "{path:?}: {}", String::from_utf8_lossy(&out.stderr));
