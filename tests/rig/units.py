@@ -12,8 +12,8 @@ DISTRICT/recordings/CAMERA/, and taken apart by ffmpeg.
 The hash is of the NAL units of an access unit, each behind its length in four bytes, without delimiters and parameter
 sets: those are moved on the way, by design. Of AAC it is of the whole access unit.
 
-PLAN is JSON: {"sent": DIR, "store": "http(s)://HOST/BUCKET" (with "ca": FILE) or DIR, "district": ID, "work": DIR, "cameras": [{"id": ID,
-"mount": NAME, "windows": [[FROM, TO], ...]}]}, times in microseconds since 1970.
+PLAN is JSON: {"sent": DIR, "store": "http(s)://HOST/BUCKET" (with "ca": FILE) or DIR, "district": ID, "work": DIR,
+"cameras": [{"id": ID, "mount": NAME, "windows": [[FROM, TO], ...]}]}, times in microseconds since 1970.
 """
 import collections
 import hashlib
@@ -34,11 +34,12 @@ MOVED = {"h264": (7, 8, 9), "h265": (32, 33, 34, 35)}
 TRANSCODED = ("pcmu", "pcma")
 # Where a stretch follows another within this, it goes on.
 JITTER_US = 500_000
-# A recording's captured time against the moment its frame left the camera: a camera's clock this near to ours is trusted.
+# A frame's captured time against the moment it left the camera: a camera's clock this near to ours is trusted.
 TRUSTED_US = 1_000_000
 # Names a mark in an SEI message (H.264 D.1.7); no byte of it looks like a start code's.
 UUID = b"chowki-unit-mark"
-LOGIN = {"Authorization": "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=test"}
+LOGIN = {"Authorization": "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/s3/aws4_request, "
+                          "SignedHeaders=host, Signature=0"}
 
 
 # ---- access units
@@ -158,15 +159,27 @@ def micros(text):
     return round(datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp() * 1e6)
 
 
+def intervals(lists):
+    """What `coverage.json` of consecutive days says is there, over midnight too."""
+    joined = []
+    for interval in (interval for day in lists for interval in day["intervals"]):
+        begin, end = micros(interval["from"]), micros(interval["to"])
+        if joined and begin - joined[-1][1] <= JITTER_US:
+            begin = joined.pop()[0]
+        joined.append((begin, end))
+    return joined
+
+
 class Recordings:
     """Everything that headquarters has of a camera: read once, checked against its own lists."""
 
     def __init__(self, store, folder):
-        self.faults, self.stretches, self.files, self.gaps, self.intervals, self.lost = [], [], {}, [], [], []
+        self.faults, self.stretches, self.files, self.gaps, self.lost, self.lists = [], [], {}, [], [], []
         names = store.names(folder + "/")
         for day in sorted({n.rsplit("/", 1)[0] for n in names}):
             self.day(store, day, {n.rsplit("/", 1)[1] for n in names if n.startswith(day + "/")})
         self.stretches.sort()
+        self.intervals = intervals(self.lists)
 
     def day(self, store, day, there):
         for name in ("coverage.json", "index.m3u8"):
@@ -175,11 +188,7 @@ class Recordings:
                 return
         listed = json.loads(store.get(f"{day}/coverage.json"))
         self.gaps += [(micros(g["from"]), micros(g["to"]), g["reason"]) for g in listed["gaps"]]
-        for interval in listed["intervals"]:
-            begin, end = micros(interval["from"]), micros(interval["to"])
-            if self.intervals and begin - self.intervals[-1][1] <= JITTER_US:
-                begin = self.intervals.pop()[0]
-            self.intervals.append((begin, end))
+        self.lists.append(listed)
         for name, what in listed["objects"].items():
             if name not in there:
                 self.faults.append(f"{day}/{name} is listed and not there")
@@ -190,7 +199,8 @@ class Recordings:
             self.files[f"{day}/{name}"] = body
             if stretch := what.get("stretch"):
                 begin, end = micros(stretch["from"]), micros(stretch["to"])
-                self.stretches.append((begin, end, f"{day}/{name}", f"{day}/{stretch['init']}", stretch["discontinuity"]))
+                init, anew = f"{day}/{stretch['init']}", stretch["discontinuity"]
+                self.stretches.append((begin, end, f"{day}/{name}", init, anew))
                 self.lost += [(begin, end)] if stretch["lost"] else []
         # What has just been put is listed next.
         newest = max((n for n, what in listed["objects"].items() if what.get("stretch")), default="")
@@ -219,7 +229,8 @@ def demuxed(path, codec):
     """The access units of an MP4 by ffmpeg, and their time scale."""
     track, raw = "v" if codec in MOVED else "a", path.with_suffix(".raw")
     same = ["-map", f"0:{track}:0", "-c", "copy", "-avoid_negative_ts", "disabled"]
-    command = ["ffmpeg", "-v", "error", "-y", "-copyts", "-i", path, *same, "-f", "data", raw, *same, "-f", "framehash", "-"]
+    command = ["ffmpeg", "-v", "error", "-y", "-copyts", "-i", path, *same, "-f", "data", raw, *same]
+    command += ["-f", "framehash", "-"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     if done.returncode or done.stderr:
         raise ValueError(f"ffmpeg: {done.stderr.strip()[:500]}")
@@ -348,8 +359,9 @@ def compare(plan, camera):
         except (ValueError, IndexError, StopIteration) as error:
             faults.append(f"{run['names'][0]} and after: {error}")
     file.unlink(missing_ok=True)
-    found = {"id": camera["id"], "mount": camera["mount"], "seconds": sum(b - a for a, b in windows) / 1e6, "runs": len(runs),
-             "objects": len(recordings.files), "bytes": sum(map(len, recordings.files.values())), "video": video.found(windows)}
+    found = {"id": camera["id"], "mount": camera["mount"], "seconds": sum(b - a for a, b in windows) / 1e6,
+             "runs": len(runs), "objects": len(recordings.files), "bytes": sum(map(len, recordings.files.values())),
+             "video": video.found(windows)}
     if audio and audio.codec in TRANSCODED:
         silent = [hole for hole in silence if any(a < hole[1] and hole[0] < b for a, b in windows)]
         found["audio"] = {"codec": audio.codec, "packets": audio.held, "holes": silent}
@@ -379,8 +391,8 @@ def compare(plan, camera):
 
 
 def holes(held, scale, begins, ends, at):
-    """Where a run of pictures has no sound, as times since 1970 in microseconds: where a packet does not follow the one before
-    it by what is usual. At the run's ends there may be a little less."""
+    """Where a run of pictures has no sound, as times since 1970 in microseconds: where a packet does not follow the one
+    before it by what is usual. At the run's ends there may be a little less."""
     times = [unit.ticks for unit in held]
     steps = collections.Counter(b - a for a, b in zip(times, times[1:]))
     if not steps:
