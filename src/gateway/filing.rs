@@ -120,6 +120,14 @@ impl Filing {
         }
     }
 
+    /// Goes on after a pause, with the frame that ended its window first.
+    pub fn resume(&mut self, coverage: Coverage) {
+        self.coverage = coverage;
+        if let Some(next) = self.next.take() {
+            self.frame(&next);
+        }
+    }
+
     /// Takes what is in the ring, from this read on, up to `until`.
     pub fn catch_up(&mut self, read: Read, reader: &mut Reader, until: Mono) -> Caught {
         let (mut next, mut taken) = (Some(read), 0);

@@ -26,7 +26,7 @@ use crate::{
     host::{clock, scope::Scope},
     media::{
         fragment::Position,
-        ring::{Ring, Start},
+        ring::{Reader, Ring, Start},
     },
     spool::{Buffer, Kept, MediaStore, Missing, ObjectMeta},
     uplink::{
@@ -59,6 +59,13 @@ struct Keeper {
     scope: Scope,
     /// When this run began.
     begun: Mono,
+}
+
+/// A recording whose window has ended, and when that was.
+struct Left {
+    filing: Filing,
+    reader: Reader,
+    until: Mono,
 }
 
 impl Keepers {
@@ -104,23 +111,23 @@ impl Keeper {
     async fn run(self) {
         let stopping = self.scope.stopping();
         tokio::pin!(stopping);
-        let mut last = self.last().await;
+        let (mut last, mut left) = (self.last().await, None);
         loop {
             let window = tokio::select! {
                 window = self.wanted() => window,
                 () = &mut stopping => return,
             };
             info!(camera = %self.camera, always = self.always, "recording beside evidence");
-            let (position, coverage) = (Position::default(), Coverage::new(self.asked(window, last.take())));
-            let mut filing = Filing::new(self.whose(), self.feeds.clone(), self.store.clone(), position, coverage);
+            let (mut filing, mut reader) = self.take_up(window, last.take(), left.take());
             let watch = self.watched.begin(&self.camera);
             tokio::select! {
-                until = self.keep(&mut filing, window.from, &watch) => {
+                until = self.keep(&mut filing, &mut reader, &watch) => {
                     filing.pause().await;
                     let gaps = filing.coverage.ended(until, wall_of(until), wall_of(until));
                     filing.gaps(gaps);
                     self.report(&mut filing, &watch).await;
                     info!(camera = %self.camera, "the outage's recording ended");
+                    left = Some(Left { filing, reader, until });
                 }
                 () = &mut stopping => {
                     filing.finish().await;
@@ -130,9 +137,24 @@ impl Keeper {
         }
     }
 
+    /// A recording of this window. Where it reaches back into the last one, that goes on with the very next frame: two
+    /// recordings of the same moment would have one name for what they begin at, and different bytes.
+    fn take_up(&self, window: Window, last: Option<Utc>, left: Option<Left>) -> (Filing, Reader) {
+        let reader = self.ring.reader(Start::Arrived(window.from));
+        if let Some(Left { mut filing, reader: before, until }) = left.filter(|left| reader.goes_back_to(&left.reader))
+        {
+            let from = window.from.max(until);
+            let asked = Asked { origin: Origin::Extended(from), ..self.asked(Window { from, ..window }, None) };
+            filing.resume(Coverage::new(asked));
+            return (filing, before);
+        }
+        let coverage = Coverage::new(self.asked(window, last));
+        let (feeds, store) = (self.feeds.clone(), self.store.clone());
+        (Filing::new(self.whose(), feeds, store, Position::default(), coverage), reader)
+    }
+
     /// Takes frames until the window has ended.
-    async fn keep(&self, filing: &mut Filing, from: Mono, watch: &Watch) -> Mono {
-        let mut reader = self.ring.reader(Start::Arrived(from));
+    async fn keep(&self, filing: &mut Filing, reader: &mut Reader, watch: &Watch) -> Mono {
         let mut caught = Caught::NotYet;
         loop {
             self.report(filing, watch).await;
@@ -147,8 +169,8 @@ impl Keeper {
             tokio::select! {
                 biased;
                 () = filing.synced() => {}
-                read = next(&mut reader, &caught), if caught != Caught::RingEnded => {
-                    caught = filing.catch_up(read, &mut reader, end);
+                read = next(reader, &caught), if caught != Caught::RingEnded => {
+                    caught = filing.catch_up(read, reader, end);
                     if caught == Caught::WindowEnded && until.is_some() { return end }
                 }
                 () = tokio::time::sleep_until(clock::deadline((end + LAST_FRAMES).min(now + LOOK))) => {
@@ -226,5 +248,108 @@ impl Keeper {
         if let Err(error) = self.store.append(meta, Bytes::new()) {
             warn!(camera = %self.camera, %error, "the gap could not be written down");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        media::{
+            frame::{Codec, Format, Frame, Track},
+            ring::Limits,
+        },
+        spool::{MediaLane, MediaSettings},
+        uplink::outage::AROUND,
+    };
+
+    /// The least that is an `avcC`.
+    const AVCC: &[u8] = &[1, 0x4d, 0x40, 0x28, 0xff, 0xe1, 0, 4, 0x67, 0x4d, 0x40, 0x28, 1, 0, 2, 0x68, 0xee];
+
+    struct Rig {
+        ring: Arc<Ring>,
+        outage: watch::Sender<Outage>,
+        store: MediaStore,
+        format: Arc<Format>,
+        pushed: u32,
+        _dir: tempfile::TempDir,
+    }
+
+    /// A keeper of a ring that the test fills.
+    fn rig() -> Rig {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = MediaSettings { keep_free: 0, sync_every: Duration::from_millis(5), ..MediaSettings::default() };
+        let scope = Scope::new("test");
+        let (store, _, _) = MediaStore::open(dir.path(), settings, &scope).unwrap();
+        let ring = Ring::new(Limits { span: Duration::from_secs(60), bytes: 1 << 20 });
+        let camera: CameraId = "c1".parse().unwrap();
+        let (outage, followed) = watch::channel(Outage::never());
+        let format = Format { config: Bytes::from_static(AVCC), ..Format::bare(Codec::H264, 90_000) };
+        let keeper = Keeper {
+            camera: camera.clone(),
+            ring: ring.clone(),
+            always: false,
+            outage: followed,
+            feeds: Feeds::of([(camera, ring.clone())]),
+            store: store.clone(),
+            bell: Bell::default(),
+            watched: Watched::default(),
+            scope: scope.clone(),
+            begun: clock::mono(),
+        };
+        scope.spawn("keeper", keeper.run());
+        Rig { ring, outage, store, format: Arc::new(format), pushed: 0, _dir: dir }
+    }
+
+    impl Rig {
+        /// Sends 25 frames a second for so long, every 10th a key frame.
+        async fn film(&mut self, span: Duration) {
+            let until = clock::mono() + span;
+            while clock::mono() < until {
+                let now = clock::now();
+                self.ring.push(Frame {
+                    track: Track::Video,
+                    timeline: 0,
+                    ticks: i64::from(self.pushed) * 3_600,
+                    captured: now.wall,
+                    arrived: now.mono,
+                    key: self.pushed.is_multiple_of(10),
+                    lost_before: 0,
+                    format: self.format.clone(),
+                    data: Bytes::from(self.pushed.to_be_bytes().to_vec()),
+                });
+                self.pushed += 1;
+                tokio::time::sleep(Duration::from_millis(40)).await;
+            }
+        }
+
+        /// An outage of which is kept what came in the 3 s before it, and in half a second after it.
+        async fn outage(&mut self) {
+            let now = clock::mono();
+            let worked = now + (AROUND - Duration::from_secs(3));
+            self.outage.send_modify(|outage| outage.backhaul(now, Backhaul::Down, Some(worked)));
+            self.film(Duration::from_millis(1_500)).await;
+            let worked = clock::mono().before(AROUND - Duration::from_millis(500));
+            self.outage.send_modify(|outage| outage.backhaul(worked, Backhaul::Up, Some(worked)));
+            self.film(Duration::from_millis(2_500)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn an_outage_soon_after_another_goes_on_with_the_very_next_frame_and_nothing_is_there_twice() {
+        let mut rig = rig();
+        rig.film(Duration::from_millis(500)).await;
+        rig.outage().await;
+        rig.outage().await;
+        let held = rig.store.pending_in(MediaLane::Outage, 1_000).await.unwrap();
+        let mut names: Vec<_> = held.iter().map(|o| o.meta.name.clone()).collect();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), held.len(), "one name, one object: {held:?}");
+        let parts: Vec<_> = held.iter().map(|o| &o.meta).filter(|m| m.from < m.to).collect();
+        assert!(parts.len() > 3, "{parts:?}");
+        let at = |m: &ObjectMeta| m.extra["at_us"].as_u64().unwrap();
+        assert!(parts.windows(2).all(|w| at(w[0]) + w[0].duration_us == at(w[1])), "one time line: {parts:?}");
+        assert!(held.iter().all(|o| o.meta.gap.is_none()), "{held:?}");
     }
 }

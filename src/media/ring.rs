@@ -226,6 +226,11 @@ impl Reader {
         }
     }
 
+    /// Whether it would read again what `other`, of the same ring, has read; or goes on with the same frame.
+    pub fn goes_back_to(&self, other: &Self) -> bool {
+        self.next <= other.next
+    }
+
     /// Leaves out what has come so far.
     pub fn skip_to_now(&mut self) {
         let inner = self.ring.lock();

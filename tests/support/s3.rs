@@ -1,5 +1,6 @@
 //! An S3 service as headquarters' object store.
 
+#![allow(dead_code, reason = "each test binary uses some of it")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say so and end")]
 
 use std::{
