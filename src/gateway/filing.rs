@@ -24,7 +24,7 @@ use crate::{
         recording::Recording,
         ring::{Read, Reader},
     },
-    spool::{Error, MediaStore, ObjectMeta, ObjectRef, Ticket},
+    spool::{Error, Kept, MediaStore, ObjectMeta, ObjectRef, Ticket},
 };
 
 /// Frames taken at once, so that a recording that begins with a full ring leaves the processor to others in between.
@@ -128,6 +128,12 @@ impl Filing {
         }
     }
 
+    /// Whether the disk has enough to do. Evidence never waits for that; what is kept beside it does, and the ring holds
+    /// it meanwhile: at an outage's start all cameras are written at once, from half a minute ago on.
+    pub fn is_held_up(&self) -> bool {
+        matches!(self.whose.kept, Kept::Buffer { .. }) && self.store.is_crowded()
+    }
+
     /// Takes what is in the ring, from this read on, up to `until`.
     pub fn catch_up(&mut self, read: Read, reader: &mut Reader, until: Mono) -> Caught {
         let (mut next, mut taken) = (Some(read), 0);
@@ -142,7 +148,7 @@ impl Filing {
                 Read::Ended => return Caught::RingEnded,
             }
             taken += 1;
-            if taken == AT_ONCE {
+            if taken == AT_ONCE || self.is_held_up() {
                 return Caught::NotYet;
             }
             next = reader.try_next();

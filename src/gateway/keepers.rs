@@ -38,6 +38,9 @@ use crate::{
 /// How often it is looked whether an outage has begun or ended by itself.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// How often it is looked whether the disk has room again.
+const WAIT: Duration = Duration::from_millis(50);
+
 /// Frames of the window may still be on their way when it ends.
 const LAST_FRAMES: Duration = Duration::from_millis(500);
 
@@ -166,15 +169,23 @@ impl Keeper {
                 None => Some(now),
             };
             let end = until.unwrap_or(now + LOOK);
+            let held_up = filing.is_held_up();
+            // What is in the ring comes first, also when the window has passed meanwhile.
+            let look = match (held_up, reader.has_more()) {
+                (true, _) => now + WAIT,
+                (false, true) => now + LOOK,
+                (false, false) => (end + LAST_FRAMES).min(now + LOOK),
+            };
             tokio::select! {
                 biased;
                 () = filing.synced() => {}
-                read = next(reader, &caught), if caught != Caught::RingEnded => {
+                read = next(reader, &caught), if caught != Caught::RingEnded && !held_up => {
                     caught = filing.catch_up(read, reader, end);
                     if caught == Caught::WindowEnded && until.is_some() { return end }
                 }
-                () = tokio::time::sleep_until(clock::deadline((end + LAST_FRAMES).min(now + LOOK))) => {
-                    if until.is_some_and(|until| clock::mono() >= until + LAST_FRAMES) { return end }
+                () = tokio::time::sleep_until(clock::deadline(look)) => {
+                    let over = until.is_some_and(|until| clock::mono() >= until + LAST_FRAMES);
+                    if over && !reader.has_more() { return end }
                 }
             }
         }
@@ -253,6 +264,8 @@ impl Keeper {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::{
         media::{
@@ -262,6 +275,8 @@ mod tests {
         spool::{MediaLane, MediaSettings},
         uplink::outage::AROUND,
     };
+
+    const FRAME: Duration = Duration::from_millis(40);
 
     /// The least that is an `avcC`.
     const AVCC: &[u8] = &[1, 0x4d, 0x40, 0x28, 0xff, 0xe1, 0, 4, 0x67, 0x4d, 0x40, 0x28, 1, 0, 2, 0x68, 0xee];
@@ -275,13 +290,18 @@ mod tests {
         _dir: tempfile::TempDir,
     }
 
-    /// A keeper of a ring that the test fills.
-    fn rig() -> Rig {
+    /// A keeper of a ring that the test fills; so much may wait for its disk.
+    fn rig(queue_bytes: u32) -> Rig {
         let dir = tempfile::tempdir().unwrap();
-        let settings = MediaSettings { keep_free: 0, sync_every: Duration::from_millis(5), ..MediaSettings::default() };
+        let settings = MediaSettings {
+            queue_bytes,
+            keep_free: 0,
+            sync_every: Duration::from_millis(5),
+            ..MediaSettings::default()
+        };
         let scope = Scope::new("test");
         let (store, _, _) = MediaStore::open(dir.path(), settings, &scope).unwrap();
-        let ring = Ring::new(Limits { span: Duration::from_secs(60), bytes: 1 << 20 });
+        let ring = Ring::new(Limits { span: Duration::from_secs(60), bytes: 64 << 20 });
         let camera: CameraId = "c1".parse().unwrap();
         let (outage, followed) = watch::channel(Outage::never());
         let format = Format { config: Bytes::from_static(AVCC), ..Format::bare(Codec::H264, 90_000) };
@@ -295,7 +315,7 @@ mod tests {
             bell: Bell::default(),
             watched: Watched::default(),
             scope: scope.clone(),
-            begun: clock::mono(),
+            begun: clock::mono().before(AROUND * 2),
         };
         scope.spawn("keeper", keeper.run());
         Rig { ring, outage, store, format: Arc::new(format), pushed: 0, _dir: dir }
@@ -306,21 +326,36 @@ mod tests {
         async fn film(&mut self, span: Duration) {
             let until = clock::mono() + span;
             while clock::mono() < until {
-                let now = clock::now();
-                self.ring.push(Frame {
-                    track: Track::Video,
-                    timeline: 0,
-                    ticks: i64::from(self.pushed) * 3_600,
-                    captured: now.wall,
-                    arrived: now.mono,
-                    key: self.pushed.is_multiple_of(10),
-                    lost_before: 0,
-                    format: self.format.clone(),
-                    data: Bytes::from(self.pushed.to_be_bytes().to_vec()),
-                });
-                self.pushed += 1;
-                tokio::time::sleep(Duration::from_millis(40)).await;
+                self.push(Duration::ZERO, 4);
+                tokio::time::sleep(FRAME).await;
             }
+        }
+
+        /// A frame of so many bytes that came so long ago.
+        fn push(&mut self, ago: Duration, bytes: usize) {
+            let now = clock::now();
+            self.ring.push(Frame {
+                track: Track::Video,
+                timeline: 0,
+                ticks: i64::from(self.pushed) * 3_600,
+                captured: now.wall.before(ago),
+                arrived: now.mono.before(ago),
+                key: self.pushed.is_multiple_of(10),
+                lost_before: 0,
+                format: self.format.clone(),
+                data: Bytes::from(vec![7; bytes]),
+            });
+            self.pushed += 1;
+        }
+
+        /// What is kept for headquarters, without a word about a gap, and on one time line.
+        async fn kept_whole(&self) -> Vec<ObjectMeta> {
+            let held = self.store.pending_in(MediaLane::Outage, 1_000).await.unwrap();
+            assert!(held.iter().all(|o| o.meta.gap.is_none()), "{held:?}");
+            let parts: Vec<_> = held.into_iter().map(|o| o.meta).filter(|m| m.from < m.to).collect();
+            let at = |m: &ObjectMeta| m.extra["at_us"].as_u64().unwrap();
+            assert!(parts.windows(2).all(|w| at(&w[0]) + w[0].duration_us == at(&w[1])), "{parts:?}");
+            parts
         }
 
         /// An outage of which is kept what came in the 3 s before it, and in half a second after it.
@@ -337,19 +372,25 @@ mod tests {
 
     #[tokio::test]
     async fn an_outage_soon_after_another_goes_on_with_the_very_next_frame_and_nothing_is_there_twice() {
-        let mut rig = rig();
-        rig.film(Duration::from_millis(500)).await;
+        let mut rig = rig(64 << 20);
+        rig.film(Duration::from_millis(3_500)).await;
         rig.outage().await;
         rig.outage().await;
-        let held = rig.store.pending_in(MediaLane::Outage, 1_000).await.unwrap();
-        let mut names: Vec<_> = held.iter().map(|o| o.meta.name.clone()).collect();
-        names.sort();
-        names.dedup();
-        assert_eq!(names.len(), held.len(), "one name, one object: {held:?}");
-        let parts: Vec<_> = held.iter().map(|o| &o.meta).filter(|m| m.from < m.to).collect();
-        assert!(parts.len() > 3, "{parts:?}");
-        let at = |m: &ObjectMeta| m.extra["at_us"].as_u64().unwrap();
-        assert!(parts.windows(2).all(|w| at(w[0]) + w[0].duration_us == at(w[1])), "one time line: {parts:?}");
-        assert!(held.iter().all(|o| o.meta.gap.is_none()), "{held:?}");
+        let parts = rig.kept_whole().await;
+        let names: BTreeSet<_> = parts.iter().map(|m| &m.name).collect();
+        assert!(parts.len() > 3 && names.len() == parts.len(), "one name, one object: {parts:?}");
+    }
+
+    #[tokio::test]
+    async fn what_came_before_an_outage_waits_for_the_disk_in_the_ring_and_none_of_it_is_refused() {
+        let mut rig = rig(2 << 20);
+        // 40 s, 20 MB: ten times what may wait for the disk.
+        (0..1_000).rev().for_each(|i| rig.push(FRAME * i, 20_000));
+        let now = clock::mono();
+        rig.outage.send_modify(|outage| outage.backhaul(now, Backhaul::Down, Some(now)));
+        rig.film(Duration::from_secs(4)).await;
+        let parts = rig.kept_whole().await;
+        let seconds = parts.iter().map(|m| m.duration_us).sum::<u64>() / 1_000_000;
+        assert!(seconds >= 30, "{seconds} s of the 30 s before it, and more");
     }
 }

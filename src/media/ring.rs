@@ -226,6 +226,12 @@ impl Reader {
         }
     }
 
+    /// Whether there is something to read already.
+    pub fn has_more(&self) -> bool {
+        let inner = self.ring.lock();
+        self.next < inner.first + inner.frames.len() as u64
+    }
+
     /// Whether it would read again what `other`, of the same ring, has read; or goes on with the same frame.
     pub fn goes_back_to(&self, other: &Self) -> bool {
         self.next <= other.next

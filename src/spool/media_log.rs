@@ -240,6 +240,11 @@ impl MediaStore {
         Ok(ticket)
     }
 
+    /// Whether so much waits for the disk that whoever can wait should: the rest of the room is for evidence.
+    pub fn is_crowded(&self) -> bool {
+        self.handle.shared.queue.is_half_full()
+    }
+
     /// Notes that headquarters has confirmed an object; the ticket resolves when that is durable.
     pub fn delivered(&self, object: &ObjectRef) -> Result<Ticket, Error> {
         let mark = DeliveredMark::of(&object.meta);

@@ -123,7 +123,7 @@ impl<T> Queue<T> {
         std::mem::take(&mut state.items)
     }
 
-    fn is_half_full(&self) -> bool {
+    pub fn is_half_full(&self) -> bool {
         self.used() > u64::from(self.limit) / 2
     }
 
