@@ -304,7 +304,7 @@ impl Desk {
                 self.engine.evidence_stored(incident, &camera, object);
                 self.bell.ring();
             }
-            Work::Uploaded(incident, camera, name) => self.engine.evidence_delivered(incident, &camera, &name),
+            Work::Uploaded(incident, camera, object) => self.engine.evidence_stored(incident, &camera, object),
             Work::Gap(incident, camera, gap) => {
                 warn!(%incident, %camera, reason = ?gap.reason, from = %gap.from, to = %gap.to, "a gap in evidence");
                 self.engine.evidence_gap(incident, &camera, gap, out);

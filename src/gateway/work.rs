@@ -22,7 +22,7 @@ pub enum Work {
     /// An object of evidence is on disk.
     Stored(IncidentId, CameraId, EvidenceObject),
     /// Headquarters has an object of evidence.
-    Uploaded(IncidentId, CameraId, String),
+    Uploaded(IncidentId, CameraId, EvidenceObject),
     /// Nobody holds an interval.
     Gap(IncidentId, CameraId, Gap),
     /// Objects were removed from the disk that headquarters has.

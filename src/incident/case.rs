@@ -14,6 +14,7 @@ use crate::{
         incident::{ClockCorrection, Incident, PRESSES_SHOWN, PressEntry, PressedAt, TIMELINE_SHOWN, TimelineEntry},
         press::Progress,
     },
+    media::fragment::fragment_number,
 };
 
 use super::record::{Anchor, Gone, Opened, PressKey, Reboot, Told, more_urgent};
@@ -298,8 +299,17 @@ impl Case {
     pub fn object(&mut self, camera: &CameraId, object: EvidenceObject) {
         let Some(evidence) = self.evidence(camera) else { return };
         match evidence.objects.iter_mut().rfind(|o| o.name == object.name) {
-            Some(known) => *known = object,
-            None => evidence.objects.push(object),
+            // Who stores it may tell of it after who has delivered it.
+            Some(known) => {
+                let delivered = object.delivered || (known.delivered && known.sha256 == object.sha256);
+                *known = EvidenceObject { delivered, ..object };
+            }
+            None => {
+                let number = fragment_number(&object.name);
+                let is_later = |o: &&EvidenceObject| number.is_some() && fragment_number(&o.name) > number;
+                let behind = evidence.objects.iter().rev().take_while(is_later).count();
+                evidence.objects.insert(evidence.objects.len() - behind, object);
+            }
         }
         self.unlist(camera);
         self.settle(camera);
@@ -351,16 +361,6 @@ impl Case {
         let gone = self.gone.entry(camera.clone()).or_default();
         *gone = gone.and(more);
         self.settle(&camera);
-    }
-
-    /// Headquarters' store has confirmed an object.
-    pub fn object_delivered(&mut self, camera: &CameraId, name: &str) {
-        let Some(evidence) = self.evidence(camera) else { return };
-        if let Some(object) = evidence.objects.iter_mut().find(|o| o.name == name) {
-            object.delivered = true;
-            self.settle(camera);
-            self.evidence_changed = true;
-        }
     }
 
     /// Nobody holds an interval.

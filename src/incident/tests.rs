@@ -200,7 +200,8 @@ fn evidence_makes_at_most_one_revision_in_two_seconds_and_completes() {
     }
     assert_eq!(e.document(id).unwrap().revision, 2);
     for n in 0..40u64 {
-        e.evidence_delivered(id, &unit, &format!("{n:05}.m4s"));
+        let object = EvidenceObject { name: format!("{n:05}.m4s"), size: 1, sha256: String::new(), delivered: true };
+        e.evidence_stored(id, &unit, object);
     }
     e.evidence_ended(id, &unit, at(5_000), &mut out);
     assert!(e.document(id).unwrap().evidence[0].complete);
@@ -344,7 +345,7 @@ fn a_list_of_evidence_stays_short_and_its_counts_exact_through_evictions_and_che
     };
     for n in 1..=20_000u32 {
         e.evidence_stored(id, &unit, object(n, false));
-        e.evidence_delivered(id, &unit, &object(n, false).name);
+        e.evidence_stored(id, &unit, object(n, true));
     }
     e.evidence_ended(id, &unit, at(5_000), &mut out);
     let held = |e: &Engine| {
@@ -362,6 +363,32 @@ fn a_list_of_evidence_stays_short_and_its_counts_exact_through_evictions_and_che
         let orders = pressed(&mut e, 1, "p2", PressKind::Panic, 7_000).orders;
         assert_eq!(orders[0].gone.fragment, 19_001, "no name is given twice");
     }
+}
+
+#[test]
+fn an_object_that_is_at_headquarters_before_it_is_told_to_be_stored_is_there_once_and_in_its_place() {
+    let mut e = engine(1, 0);
+    pressed(&mut e, 1, "p1", PressKind::Panic, 0);
+    let (id, unit): (_, CameraId) = (only(&e), "unit-b1".parse().unwrap());
+    let object = |name: &str, delivered| EvidenceObject { name: name.into(), size: 10, sha256: name.into(), delivered };
+    for (name, delivered) in [
+        ("init.mp4", false),
+        ("00002.m4s", true),
+        ("00001.m4s", true),
+        ("00001.m4s", false),
+        ("init.mp4", true),
+        ("00002.m4s", false),
+        ("init-2.mp4", true),
+        ("00003.m4s", false),
+    ] {
+        e.evidence_stored(id, &unit, object(name, delivered));
+    }
+    let evidence = e.document(id).unwrap().evidence[0].clone();
+    let names: Vec<_> = evidence.objects.iter().map(|o| (o.name.as_str(), o.delivered)).collect();
+    let wanted =
+        [("init.mp4", true), ("00001.m4s", true), ("00002.m4s", true), ("init-2.mp4", true), ("00003.m4s", false)];
+    assert_eq!(names, wanted);
+    assert_eq!((evidence.object_count, evidence.delivered_count, evidence.bytes), (5, 4, 50));
 }
 
 #[test]

@@ -395,7 +395,8 @@ impl Forwarder {
     /// waits for the next sync.
     async fn confirm(&self, incident: IncidentId, object: ObjectRef) -> (IncidentId, ObjectRef) {
         self.mark(&object).await;
-        let _ = self.work.send(Work::Uploaded(incident, object.meta.camera.clone(), object.meta.name.clone())).await;
+        let held = shelf::shown(&object.meta, true);
+        let _ = self.work.send(Work::Uploaded(incident, object.meta.camera.clone(), held)).await;
         (incident, object)
     }
 

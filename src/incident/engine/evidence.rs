@@ -22,14 +22,10 @@ use crate::{
 const EVIDENCE_REVISION: Duration = Duration::from_secs(2);
 
 impl Engine {
-    /// An object of evidence is on disk here. Not journalled: the media log holds it.
+    /// An object of evidence is on disk here, or headquarters' object store has it; in whatever order the two are told. Not
+    /// journalled: the media log holds both.
     pub fn evidence_stored(&mut self, incident: IncidentId, camera: &CameraId, object: EvidenceObject) {
         self.with_evidence(incident, |case| case.object(camera, object));
-    }
-
-    /// Headquarters' object store has an object of evidence.
-    pub fn evidence_delivered(&mut self, incident: IncidentId, camera: &CameraId, name: &str) {
-        self.with_evidence(incident, |case| case.object_delivered(camera, name));
     }
 
     /// Objects that headquarters has, of so many bytes, were removed from this disk; the last one ended at `to`.
