@@ -221,12 +221,13 @@ impl Desk {
 
     fn turn(&mut self, turn: Turn, disk: &mut watch::Receiver<Health>) {
         let (mut out, mut replies, mut answers) = (Outputs::default(), Vec::new(), Vec::new());
+        // First: what comes while the disk does not answer is `received`, and this turn may be the first to notice.
+        self.disk(disk, clock::mono(), &mut out);
         turn.cameras.into_iter().for_each(|report| self.camera(report));
         turn.buttons.into_iter().for_each(|event| self.button(event, &mut out, &mut replies));
         turn.hq.into_iter().for_each(|event| self.headquarters(event, &mut out));
         turn.work.into_iter().for_each(|item| self.work(item, &mut out, &mut answers));
         let now = clock::now();
-        self.disk(disk, now.mono, &mut out);
         if self.engine.next_timeout().is_some_and(|due| due <= now.mono) {
             self.engine.timeout(now, &mut out);
         }

@@ -9,7 +9,7 @@
 //!    checked by the record's CRC32C and by the SHA-256 that the recorder noted.
 //! 3. The index, in both directions. It also tells damage from an unfinished write: what is indexed had been synced.
 //!
-//! **A repair does what a start would do**, and then what a start does not: see [`repair`]. After it everything is
+//! **A repair does what a start would do**, and then what a start does not: see `repair.rs`. After it everything is
 //! checked once more, so that nothing is called repaired that is not.
 
 mod compare;
