@@ -1,4 +1,4 @@
-//! The check of the journal. What counts and what was promised is decided by [`recovery::weigh`], as at a start.
+//! The check of the journal. What counts and what was promised is decided by `recovery::weigh`, as at a start.
 
 use std::ops::Range;
 
