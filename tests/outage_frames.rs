@@ -115,9 +115,13 @@ fn every_frame_that_cameras_sent_around_an_outage_is_at_headquarters_by_hash_and
     std::thread::sleep(3 * SECOND);
     line.set_broken(false);
     let works = now_us();
-    eventually(2 * LONG, "the outage's recordings end and are at headquarters", || {
-        let ended = gateway.log().matches("the outage's recording ended").count() == 2;
-        (ended && gateway.get("/v1/status").json()["pending_objects"] == 0).then_some(())
+    eventually(2 * LONG, "the outage's recordings end", || {
+        (gateway.log().matches("the outage's recording ended").count() == 2).then_some(())
+    });
+    // The status is looked at once a second.
+    std::thread::sleep(2 * SECOND);
+    eventually(LONG, "they are at headquarters, and listed", || {
+        (gateway.get("/v1/status").json()["pending_objects"] == 0).then_some(())
     });
 
     let window = (from, works + AROUND_US);
