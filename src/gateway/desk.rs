@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
 
 use super::{
@@ -24,6 +24,7 @@ use super::{
     keepers::Keepers,
     ledger::{Answer, Ledger, Promises},
     recorders::Recorders,
+    turn::{Inputs, TURN, Turn},
     work::Work,
 };
 use crate::{
@@ -41,23 +42,6 @@ use crate::{
 
 /// A disk that has not answered for so long is treated as one that refuses: headquarters hears of a press without it.
 const DISK_PATIENCE: Duration = Duration::from_millis(100);
-
-/// Inputs of one kind taken at a time.
-const TURN: usize = 256;
-
-/// Everything that comes to the desk.
-pub struct Inputs {
-    /// Buttons.
-    pub intake: mpsc::Receiver<intake::Event>,
-    /// Headquarters' broker.
-    pub events: mpsc::Receiver<events::Event>,
-    /// Cameras.
-    pub cameras: mpsc::Receiver<CameraReport>,
-    /// Recorders, the forwarder, the API.
-    pub work: mpsc::Receiver<Work>,
-    /// The journal's disk.
-    pub disk: watch::Receiver<Health>,
-}
 
 /// Where everything goes that leaves the desk.
 pub struct Ways {
@@ -92,35 +76,6 @@ pub struct Desk {
     bell: Bell,
     progress: Arc<Progress>,
     failing: bool,
-}
-
-/// What came in one turn.
-#[derive(Default)]
-struct Turn {
-    buttons: Vec<intake::Event>,
-    hq: Vec<events::Event>,
-    cameras: Vec<CameraReport>,
-    work: Vec<Work>,
-}
-
-impl Turn {
-    fn drain(&mut self, inputs: &mut Inputs, presses: bool) {
-        if presses {
-            drain(&mut inputs.intake, &mut self.buttons);
-        }
-        drain(&mut inputs.events, &mut self.hq);
-        drain(&mut inputs.work, &mut self.work);
-        drain(&mut inputs.cameras, &mut self.cameras);
-    }
-}
-
-/// Takes what is there already, at most a turn's worth.
-fn drain<T>(from: &mut mpsc::Receiver<T>, into: &mut Vec<T>) {
-    while into.len() < TURN
-        && let Ok(item) = from.try_recv()
-    {
-        into.push(item);
-    }
 }
 
 /// Which senders are still there; those that stop first are not waited for.

@@ -30,6 +30,7 @@ pub mod shelf;
 mod sound;
 mod status;
 pub mod tls;
+pub mod turn;
 pub mod watchdog;
 pub mod watched;
 pub mod work;
@@ -53,7 +54,7 @@ use crate::{
 
 use self::{
     board::Board,
-    desk::{Desk, Inputs, Progress, Ways},
+    desk::{Desk, Progress, Ways},
     exchange::Exchange,
     facade::Shared,
     feeds::Feeds,
@@ -62,6 +63,7 @@ use self::{
     keepers::Keepers,
     ledger::Ledger,
     recorders::Recorders,
+    turn::Inputs,
     watched::Watched,
     work::Work,
 };

@@ -15,9 +15,10 @@ use super::{Fate, Forwarder, ROUND};
 use crate::{
     district::{
         clock::Mono,
+        correction::ClockCorrection,
         evidence::CameraEvidence,
         ids::{CameraId, IncidentId},
-        incident::{ClockCorrection, Incident},
+        incident::Incident,
         press::Progress,
     },
     gateway::shelf,
@@ -54,7 +55,8 @@ pub(super) struct Lists {
 }
 
 /// A playlist that is not finished. Players take one that only grows at its end, but the seconds around the press are
-/// there first: it begins with what came first, and goes on for as long as nothing is missing. Once finished it has all.
+/// there first: it begins with what came first, and goes on for as long as nothing is missing. Once finished it has all. (A restart
+/// forgets where it began: then it may begin anew.)
 struct Growing {
     /// The number of its first object.
     from: u32,
