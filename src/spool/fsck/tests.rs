@@ -1,5 +1,9 @@
 //! Each kind of damage, one at a time, and what is said and done about it.
 
+mod of_index;
+mod of_journal;
+mod of_media;
+
 use std::{
     collections::BTreeMap,
     fs::{self, OpenOptions},
@@ -7,9 +11,6 @@ use std::{
     sync::OnceLock,
     time::Duration,
 };
-
-use bytes::Bytes;
-use proptest::prelude::*;
 
 use super::*;
 use crate::{
@@ -26,6 +27,7 @@ use crate::{
         sim::SimDisk,
     },
 };
+use bytes::Bytes;
 
 /// Objects of a store; `DELIVERED` of them at headquarters.
 const OBJECTS: u32 = 24;
@@ -301,170 +303,6 @@ fn a_spool_that_made_room_of_recordings_is_clean() {
 }
 
 #[test]
-fn a_fragment_whose_bytes_changed_is_named_and_set_aside() {
-    let dir = spool();
-    let (path, record) = some_object(dir.path());
-    flip(&path, record.end() - 5);
-    let report = look(dir.path());
-    assert_eq!(faults(&report), [(Severity::Damage, Kind::PayloadDamaged)]);
-    let found = &report.findings[0];
-    let n = number(&record).unwrap();
-    assert_eq!(found.object.as_ref().map(|o| o.name.as_str()), Some(meta(n).name.as_str()));
-    assert_eq!(found.bytes, Some(record.offset..record.end()));
-    assert!(found.means.contains("of camera cam-1, incident") && found.means.contains("changed on the disk"));
-    assert!(path.ends_with(found.file.strip_prefix("media/").unwrap()));
-    // Headers are sound.
-    let quick = Options { quick: true, ..options(false) };
-    assert!(run(dir.path(), quick, &mut Seen::default()).unwrap().is_clean());
-    let was = fs::read(&path).unwrap();
-    repair(dir.path());
-    assert!(!path.exists());
-    assert_eq!(fs::read(path.with_extension("seg.damaged")).unwrap(), was);
-    assert_eq!(notes(&look(dir.path())), [Kind::SetAside, Kind::KnownLost]);
-    all_but(dir.path(), &[n]);
-    assert_eq!(notes(&look(dir.path())), [Kind::SetAside]);
-}
-
-#[test]
-fn damage_in_a_header_or_in_what_is_known_of_an_object_is_found_by_the_index() {
-    for within in [0, 10, 20, 42, 60] {
-        let dir = spool();
-        let (path, record) = some_object(dir.path());
-        flip(&path, record.offset + within);
-        let report = look(dir.path());
-        assert_eq!(faults(&report), [(Severity::Damage, Kind::RecordDamaged)], "{:#?}", report.findings);
-        let n = number(&record).unwrap();
-        assert_eq!(report.findings[0].object.as_ref().unwrap().name, meta(n).name);
-        repair(dir.path());
-        all_but(dir.path(), &[n]);
-    }
-}
-
-#[test]
-fn content_that_is_not_what_the_recorder_made_is_found_although_the_record_is_sound() {
-    let dir = tempfile::tempdir().unwrap();
-    fill_journal(dir.path());
-    let (store, _) = open(dir.path());
-    runtime().block_on(async {
-        for number in 0..3 {
-            let what = if number == 1 { Bytes::from(vec![0; payload(1).len()]) } else { payload(number) };
-            store.append(meta(number), what).unwrap().await.unwrap();
-        }
-        store.close().await;
-    });
-    drop(store);
-    let report = look(dir.path());
-    assert_eq!(faults(&report), [(Severity::Damage, Kind::PayloadDamaged)]);
-    assert!(report.findings[0].what.contains("SHA-256"));
-    repair(dir.path());
-}
-
-#[test]
-fn a_file_that_ends_too_early_and_one_that_is_gone_are_told_by_the_index() {
-    let dir = spool();
-    let path = segments(dir.path(), MEDIA).swap_remove(1);
-    let all = records(&path);
-    let cut = all[all.len() / 2].offset;
-    truncate(&path, cut);
-    let lost: Vec<u32> = all.iter().filter(|r| r.offset >= cut).filter_map(number).collect();
-    let report = look(dir.path());
-    assert!(!lost.is_empty() && faults(&report) == vec![(Severity::Damage, Kind::ObjectGone); lost.len()]);
-    assert!(report.findings[0].what.contains("ends before it"));
-    repair(dir.path());
-    all_but(dir.path(), &lost);
-
-    let dir = spool();
-    let path =
-        segments(dir.path(), MEDIA).into_iter().rfind(|p| records(p).iter().any(|r| number(r).is_some())).unwrap();
-    let lost: Vec<u32> = records(&path).iter().filter_map(number).collect();
-    fs::remove_file(&path).unwrap();
-    let report = look(dir.path());
-    assert_eq!(faults(&report), [(Severity::Damage, Kind::SegmentGone)]);
-    assert!(report.findings[0].means.contains(&format!("{} of its objects", lost.len())), "{:#?}", report.findings);
-    repair(dir.path());
-    all_but(dir.path(), &lost);
-}
-
-#[test]
-fn a_segment_of_evidence_without_its_header_loses_nothing() {
-    let dir = spool();
-    let (path, _) = some_object(dir.path());
-    flip(&path, 17);
-    assert_eq!(faults(&look(dir.path())), [(Severity::Warning, Kind::SegmentHeader)]);
-    repair(dir.path());
-    all_but(dir.path(), &[]);
-}
-
-#[test]
-fn an_index_that_is_gone_broken_or_old_loses_nothing() {
-    let dir = spool();
-    let (index, old) = (dir.path().join("media/index"), dir.path().join("old"));
-    copy(&index, &old);
-    fs::remove_dir_all(&index).unwrap();
-    assert_eq!(faults(&look(dir.path())), [(Severity::Warning, Kind::IndexMissing)]);
-    repair(dir.path());
-    all_but(dir.path(), &[]);
-
-    // Old: more was stored since, in many segments, and more was delivered.
-    let (store, _) = open(dir.path());
-    runtime().block_on(async {
-        for object in held_of(&store).await.iter().filter(|o| !o.delivered) {
-            store.delivered(object).unwrap().await.unwrap();
-        }
-        for number in OBJECTS..OBJECTS * 3 {
-            store.append(meta(number), payload(number)).unwrap().await.unwrap();
-        }
-        store.close().await;
-    });
-    drop(store);
-    fs::remove_dir_all(&index).unwrap();
-    fs::rename(&old, &index).unwrap();
-    let report = look(dir.path());
-    let kinds: std::collections::BTreeSet<Kind> = faults(&report).into_iter().map(|(_, kind)| kind).collect();
-    assert!(kinds.contains(&Kind::IndexLacks) && kinds.contains(&Kind::IndexStale), "{:#?}", report.findings);
-    assert_eq!((report.tally.damage, report.media.objects), (0, u64::from(OBJECTS) * 3));
-    repair(dir.path());
-
-    for entry in fs::read_dir(&index).unwrap().map(|e| e.unwrap().path()).filter(|p| p.is_file()) {
-        fs::write(entry, "this is no database").unwrap();
-    }
-    assert_eq!(faults(&look(dir.path())), [(Severity::Warning, Kind::IndexUnreadable)]);
-    repair(dir.path());
-
-    // Killed while it was opened.
-    fs::write(dir.path().join("media/index.opening"), "").unwrap();
-    let report = look(dir.path());
-    assert!(faults(&report).is_empty() && notes(&report).contains(&Kind::IndexUnreadable), "{:?}", report.findings);
-    repair(dir.path());
-    let (store, _) = open(dir.path());
-    assert_eq!((held(&store).len(), store.stats().undelivered), (OBJECTS as usize * 3, u64::from(OBJECTS) * 2));
-}
-
-#[test]
-fn an_index_that_was_being_written_is_as_after_any_crash() {
-    let dir = spool();
-    let index = crate::spool::index::Index::open(&dir.path().join("media/index")).unwrap();
-    let objects: Vec<_> = index.objects().map(|o| o.unwrap().1).collect();
-    let newest = objects.iter().max_by_key(|o| o.at.sequence).unwrap();
-    index.tear(newest);
-    index.flush().unwrap();
-    let report = look(dir.path());
-    assert!(report.is_clean(), "{:?}", report.findings);
-    assert_eq!(notes(&report), [Kind::IndexLacks]);
-    // In a segment that a start does not read again it is none.
-    index.tear(objects.iter().filter(|o| !o.delivered).min_by_key(|o| o.at.sequence).unwrap());
-    index.flush().unwrap();
-    drop(index);
-    assert_eq!(faults(&look(dir.path())), [(Severity::Warning, Kind::IndexStale)]);
-    repair(dir.path());
-    all_but(dir.path(), &[]);
-}
-
-async fn held_of(store: &MediaStore) -> Vec<ObjectRef> {
-    store.evidence(meta(0).kept.incident().unwrap(), &"cam-1".parse().unwrap()).await.unwrap()
-}
-
-#[test]
 fn an_unfinished_write_is_a_note_and_is_cut_off() {
     let dir = spool();
     for log in [JOURNAL, MEDIA] {
@@ -509,56 +347,6 @@ fn what_does_not_belong_is_named_and_left_alone() {
 }
 
 /// What is replayed after a repair: every entry but those.
-fn journal_without(dir: &Path, lost: &[u32]) {
-    let (journal, entries, report) = journal::open(&dir.join(JOURNAL), journal_settings()).unwrap();
-    let expected: Vec<Entry> = (0..30).filter(|n| !lost.contains(n)).map(entry).collect();
-    assert_eq!(entries, expected);
-    assert!(report.is_sound(), "{report:?}");
-    journal.close();
-}
-
-#[test]
-fn an_entry_of_the_journal_whose_bytes_changed_is_lost_alone() {
-    for within in [0, 20, 50] {
-        let dir = spool();
-        let path = segments(dir.path(), JOURNAL).swap_remove(1);
-        let all = records(&path);
-        let (first, last) = (&all[1], all.last().unwrap());
-        for record in [first, last] {
-            flip(&path, record.offset + within);
-        }
-        let report = look(dir.path());
-        let kind = if within < 44 { Kind::RecordDamaged } else { Kind::PayloadDamaged };
-        let mut expected = vec![(Severity::Damage, Kind::EntriesLost); 2];
-        expected.extend([(Severity::Damage, kind); 2]);
-        assert_eq!(faults(&report), expected, "{:#?}", report.findings);
-        let was = fs::read(&path).unwrap();
-        repair(dir.path());
-        assert_eq!(fs::read(path.with_extension("seg.damaged")).unwrap(), was);
-        let lost = [first, last].map(|r| r.header.sequence as u32 - 1);
-        journal_without(dir.path(), &lost);
-    }
-}
-
-#[test]
-fn a_segment_of_the_journal_without_its_header_loses_nothing_and_one_that_is_gone_only_itself() {
-    let all = segments(spool().path(), JOURNAL).len();
-    for which in [0, 1, all - 1] {
-        let dir = spool();
-        flip(&segments(dir.path(), JOURNAL)[which], 30);
-        assert_eq!(faults(&look(dir.path())), [(Severity::Warning, Kind::SegmentHeader)], "{which}");
-        repair(dir.path());
-        journal_without(dir.path(), &[]);
-    }
-    let dir = spool();
-    let path = segments(dir.path(), JOURNAL).swap_remove(1);
-    let lost: Vec<u32> = records(&path).iter().map(|r| r.header.sequence as u32 - 1).collect();
-    fs::remove_file(path).unwrap();
-    assert_eq!(faults(&look(dir.path())), [(Severity::Damage, Kind::EntriesLost)]);
-    repair(dir.path());
-    journal_without(dir.path(), &lost);
-}
-
 #[test]
 fn a_log_that_is_not_there_is_damage_that_stays() {
     let dir = spool();
@@ -605,52 +393,6 @@ fn blocks_that_the_disk_does_not_give_back_are_findings_and_stop_nothing() {
 }
 
 /// Whatever was flipped in a media segment's records.
-fn flipped(at: prop::sample::Index) -> Result<(), TestCaseError> {
-    let dir = spool();
-    let all: Vec<(PathBuf, Located)> = segments(dir.path(), MEDIA)
-        .into_iter()
-        .flat_map(|p| records(&p).into_iter().map(move |r| (p.clone(), r)))
-        .collect();
-    let bytes: u64 = all.iter().map(|(_, r)| r.header.record_len()).sum();
-    let mut left = at.index(bytes as usize) as u64;
-    let hit = all.iter().find(|(_, r)| match left.checked_sub(r.header.record_len()) {
-        Some(rest) => {
-            left = rest;
-            false
-        }
-        None => true,
-    });
-    let (path, record) = hit.unwrap();
-    let place = record.offset + left;
-    flip(path, place);
-    let outcome = run(dir.path(), options(true), &mut Seen::default()).unwrap();
-    let report = outcome.found.clone();
-    let name = format!("{MEDIA}/{}", path.file_name().unwrap().to_str().unwrap());
-    let covers = |f: &&Finding| f.file == name && f.bytes.as_ref().is_some_and(|b| b.contains(&place));
-    let found: Vec<&Finding> = report.findings.iter().filter(covers).collect();
-    prop_assert_eq!(found.len(), 1, "byte {} of {}: {:#?}", place, name, report.findings);
-    prop_assert_eq!(report.findings.len(), 1);
-    let lost: Vec<u32> = number(record).into_iter().collect();
-    let named = found[0].object.as_ref().map(|o| o.name.clone());
-    prop_assert_eq!(named, lost.first().map(|n| meta(*n).name));
-    if !lost.is_empty() {
-        prop_assert_eq!(found[0].severity, Severity::Damage);
-    }
-    prop_assert!(outcome.is_clean(), "{:#?}", outcome.repaired);
-    prop_assert_eq!(found[0].repair.is_some(), outcome.repaired.is_some());
-    all_but(dir.path(), &lost);
-    Ok(())
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
-
-    #[test]
-    fn whatever_byte_of_the_evidence_changes_is_found_and_its_record_named_and_all_else_is_there_after_a_repair(at in any::<prop::sample::Index>()) {
-        flipped(at)?;
-    }
-}
-
 #[test]
 fn segments_begin_behind_their_header() {
     // What the tests above flip is never a segment's header.
