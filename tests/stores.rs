@@ -10,7 +10,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -194,9 +194,16 @@ fn thousands_of_small_objects_arrive_each_as_it_was() {
 #[test]
 fn an_outages_backlog_of_objects_is_drained_by_the_gateway() {
     let Some(s3) = moto(&[]) else { return };
-    let owed = Owed::new(s3.port, 120, 1_500);
+    let count = std::env::var("CHOWKI_OBJECTS").map_or(120, |n| n.parse().unwrap());
+    let owed = Owed::new(s3.port, count, 1_500);
+    let began = Instant::now();
     let gateway = owed.site.start();
     all_confirmed(&gateway);
+    let seconds = began.elapsed().as_secs_f64();
+    eprintln!(
+        "{count} objects put and confirmed in {seconds:.1} s, the start included: {:.0} a second",
+        f64::from(count) / seconds
+    );
     assert_eq!(bucket(s3.port), owed.objects);
     assert_eq!(metric(&gateway, "chowki_objects_failures_total"), 0);
     assert!(gateway.stop().success());
