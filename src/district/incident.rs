@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     call::Call,
     clock::Utc,
+    correction::ClockCorrection,
     evidence::CameraEvidence,
     ids::{ButtonId, CameraId, DistrictId, IncidentId, PressId},
     place::Place,
@@ -81,51 +82,6 @@ pub struct PressedAt {
     /// What the device claimed, when it claimed something.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claimed_at: Option<Utc>,
-}
-
-/// The clock was synchronised after the press: the times of before then were moved. Names at headquarters were not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct ClockCorrection {
-    /// Microseconds that were added.
-    pub by_us: i64,
-    /// When, by the synchronised clock.
-    pub at: Utc,
-}
-
-impl ClockCorrection {
-    /// A time that was told after the correction, of something within `window`: by the clock of before or by this one.
-    pub fn fit(&self, told: Utc, (from, to): (Utc, Utc)) -> Utc {
-        let off = |t: Utc| from.since(t).max(t.since(to));
-        let moved = told.shifted(self.by_us);
-        if off(moved) < off(told) { moved } else { told }
-    }
-
-    /// A time that was written down before the correction; one of the last moments may be by the new clock already.
-    fn moved(&self, written: Utc) -> Utc {
-        const MOMENTS_US: i64 = 2_000_000;
-        let is_new = self.by_us > 2 * MOMENTS_US && self.at.micros().abs_diff(written.micros()) <= MOMENTS_US as u64;
-        if is_new { written } else { written.shifted(self.by_us) }
-    }
-}
-
-impl Incident {
-    /// Corrects every time in it that this gateway's clock gave.
-    pub fn correct_clock(&mut self, correction: ClockCorrection) {
-        let moved = |at: &mut Utc| *at = correction.moved(*at);
-        self.pressed_at.at = self.pressed_at.at.shifted(correction.by_us);
-        self.pressed_at.clock_correction = Some(correction);
-        self.presses.iter_mut().for_each(|p| moved(&mut p.at));
-        self.timeline.iter_mut().for_each(|t| moved(&mut t.at));
-        self.call.iter_mut().flat_map(Call::times).for_each(moved);
-        for evidence in &mut self.evidence {
-            // Ends may lie ahead: these are windows, and gaps are dated as the pictures beside them.
-            evidence.from = evidence.from.shifted(correction.by_us);
-            evidence.to = evidence.to.shifted(correction.by_us);
-            for gap in &mut evidence.gaps {
-                (gap.from, gap.to) = (gap.from.shifted(correction.by_us), gap.to.shifted(correction.by_us));
-            }
-        }
-    }
 }
 
 /// One press.

@@ -5,6 +5,7 @@ pub mod button;
 pub mod call;
 pub mod camera;
 pub mod clock;
+pub mod correction;
 pub mod evidence;
 pub mod ids;
 pub mod incident;

@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 use crate::{
     district::{
         clock::Utc,
+        correction::ClockCorrection,
         evidence::{CameraEvidence, EvidenceObject},
         ids::{CameraId, DistrictId},
-        incident::ClockCorrection,
     },
     media::{
         fragment::{Fragment, Init, Position, Settings, init_name},
@@ -194,45 +194,20 @@ pub fn position(held: &[ObjectRef]) -> Position {
     position
 }
 
-/// When objects were captured, in order, as the incident's document dates them: what the clock of before its correction
-/// dated is moved as it was. A recording goes from the one clock to the other where its times go on better by the other.
-fn captured(
-    spans: impl Iterator<Item = (Utc, Utc)>,
-    evidence: &CameraEvidence,
-    clock: Option<ClockCorrection>,
-) -> Vec<(Utc, Utc)> {
-    let Some(clock) = clock else { return spans.collect() };
-    let (mut last, mut old) = (None::<Utc>, true);
-    let moved = |(from, to): (Utc, Utc)| (from.shifted(clock.by_us), to.shifted(clock.by_us));
-    let mut date = |span: (Utc, Utc)| {
-        if span.0 >= span.1 {
-            return span;
-        }
-        let away = |end: Utc| end.micros().abs_diff(span.0.micros());
-        old &= match last {
-            Some(end) => away(end) <= away(end.shifted(clock.by_us)),
-            // Before the correction by the clock of then; if it cannot have been that, not.
-            None => {
-                let away = |t: Utc| evidence.from.since(t).max(t.since(evidence.to));
-                let (is, was) = (away(span.0), away(span.0.shifted(clock.by_us)));
-                was < is || (was == is && span.0 <= clock.at.shifted(-clock.by_us))
-            }
-        };
-        last = Some(span.1);
-        if old { moved(span) } else { span }
-    };
-    spans.map(&mut date).collect()
-}
-
-fn spans(held: &[ObjectRef]) -> impl Iterator<Item = (Utc, Utc)> {
-    held.iter().map(|o| (o.meta.from, o.meta.to))
+/// When objects were captured, as the incident's document dates them.
+fn captured(held: &[ObjectRef], evidence: &CameraEvidence, clock: Option<ClockCorrection>) -> Vec<(Utc, Utc)> {
+    let spans = held.iter().map(|o| (o.meta.from, o.meta.to));
+    match clock {
+        Some(clock) => clock.date(spans, (evidence.from, evidence.to)),
+        None => spans.collect(),
+    }
 }
 
 /// The HLS playlist of these objects, in order. It is ended once the recording is and all of them are listed.
 pub fn playlist(held: &[ObjectRef], evidence: &CameraEvidence, clock: Option<ClockCorrection>) -> String {
     let mut list = Playlist::new(fragments().longest);
     let mut gaps = evidence.gaps.iter().peekable();
-    for (object, (from, _)) in held.iter().zip(captured(spans(held), evidence, clock)) {
+    for (object, (from, _)) in held.iter().zip(captured(held, evidence, clock)) {
         let Some(Extra::Fragment { init, discontinuity, .. }) = extra(&object.meta) else { continue };
         let meta = &object.meta;
         while let Some(gap) = gaps.next_if(|gap| gap.from < from) {
@@ -262,7 +237,7 @@ pub fn manifest(
     clock: Option<ClockCorrection>,
 ) -> Manifest {
     let mut manifest = Manifest::new(subject);
-    for (ObjectRef { meta, .. }, span) in held.iter().zip(captured(spans(held), evidence, clock)) {
+    for (ObjectRef { meta, .. }, span) in held.iter().zip(captured(held, evidence, clock)) {
         let (codecs, span, lost) = match extra(meta) {
             Some(Extra::Init { codecs, .. }) => (Some(codecs), None, false),
             Some(Extra::Fragment { lost, .. } | Extra::Stretch { lost, .. }) => (None, Some(span), lost),
@@ -286,33 +261,4 @@ pub fn folder(district: &DistrictId, kept: Kept, camera: &CameraId) -> String {
 
 fn micros(span: Duration) -> u64 {
     u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SECOND_US: i64 = 1_000_000;
-
-    #[test]
-    fn a_recording_that_goes_from_one_clock_to_the_other_is_dated_by_the_right_one_throughout() {
-        let at = |s: i64| Utc::from_micros(1_800_000_000 * SECOND_US + s * SECOND_US);
-        for by in [10_000 * 86_400, 70, 3, -3, -70, -10_000 * 86_400] {
-            let by_us = by * SECOND_US;
-            let evidence = CameraEvidence::asked("c1".parse().unwrap(), at(0), at(60));
-            let clock = Some(ClockCorrection { by_us, at: at(20) });
-            // Until the camera's next key frame after the correction, frames are dated by the clock of before.
-            let date = |s: i64| if s < 24 { at(s).shifted(-by_us) } else { at(s) };
-            let init = (Utc::default(), Utc::default());
-            let mut held = vec![init];
-            held.extend((0..30).map(|n| (date(2 * n), date(2 * n).shifted(2 * SECOND_US))));
-            let dated = |from: usize, clock| captured(held[from..].iter().copied(), &evidence, clock);
-            let wanted: Vec<_> = (0..30).map(|n| (at(2 * n), at(2 * n + 2))).collect();
-            assert_eq!(dated(0, clock)[0], init);
-            assert_eq!(dated(0, clock)[1..], wanted, "by {by} s");
-            // When the first of them have gone.
-            assert_eq!(dated(20, clock), wanted[19..], "by {by} s");
-            assert_eq!(dated(0, None), held);
-        }
-    }
 }

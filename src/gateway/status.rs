@@ -26,6 +26,9 @@ const EVERY: Duration = Duration::from_secs(1);
 /// A store that takes nothing for this long while the backhaul is up is an alarm.
 const STORE_FAILS: Duration = Duration::from_secs(60);
 
+/// So many cameras that are not recorded have an alarm each: a status that is retained stays short.
+const NAMED: usize = 4;
+
 /// A disk that takes longer than this is worth telling.
 const SILENT_DISK: Duration = Duration::from_secs(1);
 
@@ -76,7 +79,7 @@ async fn read(shared: &Shared) -> Status {
         pending_objects: usize::try_from(held.undelivered).unwrap_or(usize::MAX),
         objects_set_aside: usize::try_from(set_aside).unwrap_or(usize::MAX),
         alarms: alarms(&not_recorded, set_aside, trouble.as_ref(), link.state),
-        store: trouble.map_or_else(|| "ok".into(), |(_, error)| store(&error)),
+        store: trouble.map_or_else(|| "ok".into(), |(_, error)| error.of_the_store()),
         not_recorded,
         journal: journal(shared),
         buttons: Counts {
@@ -118,19 +121,6 @@ fn not_recorded(shared: &Shared) -> Vec<NotRecorded> {
     late.map(|(camera, at)| NotRecorded { since: since(at), why: why(&camera), camera }).collect()
 }
 
-/// What headquarters' store has against us. Without the object's name, which differs from one attempt to the next.
-fn store(error: &PutError) -> String {
-    match error {
-        PutError::Later { why, .. } => format!("failing: {why}"),
-        PutError::Refused { why, .. } => format!("refuses: {why}"),
-        PutError::Misconfigured { why, .. } => {
-            format!(
-                "takes nothing: {why}; check objects and [headquarters.s3]: the bucket or directory, the key and its rights"
-            )
-        }
-    }
-}
-
 /// What somebody has to do something about, here or at headquarters. The journal has a line of its own.
 fn alarms(
     not_recorded: &[NotRecorded],
@@ -138,23 +128,21 @@ fn alarms(
     trouble: Option<&(Mono, PutError)>,
     backhaul: &str,
 ) -> Vec<String> {
-    let mut alarms = Vec::new();
-    match trouble {
-        Some((_, error @ PutError::Misconfigured { .. })) => {
-            alarms.push(format!("headquarters' store {}", store(error)))
-        }
-        // While the backhaul is down, that says it all.
-        Some((since, error)) if backhaul == "up" && clock::mono().since(*since) > STORE_FAILS => {
-            alarms.push(format!("headquarters' store is {}", store(error)));
-        }
-        _ => {}
-    }
+    // While the backhaul is down, that says it all.
+    let lasts = |since: Mono| backhaul == "up" && clock::mono().since(since) > STORE_FAILS;
+    let store = trouble.filter(|(since, error)| matches!(error, PutError::Misconfigured { .. }) || lasts(*since));
+    let mut alarms: Vec<_> =
+        store.iter().map(|(_, error)| format!("headquarters' store {}", error.of_the_store())).collect();
     if set_aside > 0 {
-        alarms.push(format!("{set_aside} objects are refused by headquarters' store, or fail while others go through; the log names them"));
+        alarms.push(format!(
+            "{set_aside} objects are refused by headquarters' store, or fail while others go through; the log names them"
+        ));
     }
-    alarms.extend(
-        not_recorded.iter().map(|c| format!("camera {} is not recorded since {}: {}", c.camera, c.since, c.why)),
-    );
+    let named = not_recorded.iter().take(NAMED);
+    alarms.extend(named.map(|c| format!("camera {} is not recorded since {}: {}", c.camera, c.since, c.why)));
+    if not_recorded.len() > NAMED {
+        alarms.push(format!("{} more cameras are not recorded; not_recorded names them", not_recorded.len() - NAMED));
+    }
     alarms
 }
 

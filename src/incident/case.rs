@@ -9,9 +9,10 @@ use crate::{
     call::state::{self, Change},
     district::{
         clock::{Mono, Now, Utc},
+        correction::ClockCorrection,
         evidence::{CameraEvidence, DOCUMENT_OBJECTS, EvidenceObject, GAPS_KEPT, Gap},
         ids::{ButtonId, CameraId, IncidentId, PressId},
-        incident::{ClockCorrection, Incident, PRESSES_SHOWN, PressEntry, PressedAt, TIMELINE_SHOWN, TimelineEntry},
+        incident::{Incident, PRESSES_SHOWN, PressEntry, PressedAt, TIMELINE_SHOWN, TimelineEntry},
         press::Progress,
     },
     media::fragment::fragment_number,
@@ -293,6 +294,15 @@ impl Case {
     /// The evidence of one camera.
     pub fn evidence(&mut self, camera: &CameraId) -> Option<&mut CameraEvidence> {
         self.document.evidence.iter_mut().find(|e| e.camera == *camera)
+    }
+
+    /// An object is on disk here, or headquarters has it, as somebody tells who may be late: what has been removed since
+    /// is counted already.
+    pub fn told(&mut self, camera: &CameraId, object: EvidenceObject) {
+        let gone = self.gone.get(camera).is_some_and(|gone| gone.covers(&object.name));
+        if !gone || self.evidence(camera).is_some_and(|e| e.objects.iter().any(|o| o.name == object.name)) {
+            self.object(camera, object);
+        }
     }
 
     /// An object is on disk here, or headquarters has it.

@@ -5,14 +5,16 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     district::{
         clock::{Mono, Now, Utc},
+        ids::IncidentId,
         inventory::{Button, ButtonCredential, Camera, Inventory, RecordPolicy, Source, Transport, View, Voice},
         place::Place,
         press::{Press, PressKind},
         secret::Secret,
     },
     incident::{
-        engine::{Calls, Engine, Settings},
+        engine::{Calls, Engine, Outputs, Settings},
         nearby::Choice,
+        record::{Command, Record, Verb},
     },
 };
 
@@ -93,4 +95,31 @@ pub fn press(button: usize, id: Option<&str>, kind: PressKind, ms: u64) -> Press
         payload_hash: [kind as u8; 16],
         received: at(ms),
     }
+}
+
+pub fn pressed(e: &mut Engine, button: usize, id: &str, kind: PressKind, ms: u64) -> Outputs {
+    let mut out = Outputs::default();
+    e.press(press(button, Some(id), kind, ms), &mut out);
+    out
+}
+
+pub fn only(e: &Engine) -> IncidentId {
+    let ids: Vec<_> = e.incidents().collect();
+    assert_eq!(ids.len(), 1);
+    ids[0]
+}
+
+pub fn command(verb: Verb, incident: IncidentId, id: &str) -> Command {
+    Command { command: verb, incident: Some(incident), button: None, by: "op".into(), id: Some(id.into()) }
+}
+
+/// What an engine is after a restart: from records that went through the disk.
+pub fn restarted(boot: &str, records: &[Record], now: Now) -> (Engine, Outputs) {
+    let mut e = engine_of(boot, false, 2, 2);
+    for record in records {
+        e.replay(serde_json::from_slice(&serde_json::to_vec(record).unwrap()).unwrap());
+    }
+    let mut out = Outputs::default();
+    e.resume(now, &mut out);
+    (e, out)
 }

@@ -17,6 +17,8 @@ pub mod supervision;
 #[cfg(test)]
 mod call_tests;
 #[cfg(test)]
+mod evidence_tests;
+#[cfg(test)]
 mod fixtures;
 #[cfg(test)]
 mod tests;

@@ -8,11 +8,13 @@ use crate::{
     district::{
         button::ButtonCondition,
         clock::{Mono, Utc},
+        correction::ClockCorrection,
         evidence::Gap,
         ids::{ButtonId, CameraId, IncidentId, PressId},
-        incident::{ClockCorrection, Incident, PressEntry},
+        incident::{Incident, PressEntry},
         press::{PressKind, Progress},
     },
+    media::fragment::{fragment_number, init_number},
 };
 
 /// One entry of the journal.
@@ -200,6 +202,12 @@ pub struct Gone {
 }
 
 impl Gone {
+    /// Whether an object of that name may be among them.
+    pub fn covers(&self, name: &str) -> bool {
+        let below = |number: Option<u32>, next: u32| number.is_some_and(|number| number < next);
+        below(fragment_number(name), self.fragment) || below(init_number(name), self.init)
+    }
+
     /// Both together.
     pub fn and(self, more: Gone) -> Gone {
         Gone {

@@ -73,6 +73,9 @@ pub struct S3 {
     pub ca: Option<Vec<u8>>,
 }
 
+/// What to do about a store that takes nothing.
+const CHECK: &str = "check objects and [headquarters.s3]: the bucket or directory, the key and its rights";
+
 /// Why an object is not at headquarters; the variant says what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PutError {
@@ -93,13 +96,24 @@ pub enum PutError {
         why: String,
     },
     /// The store takes nothing from us before somebody changes a setting, here or there: an alarm, and again slowly.
-    #[error("{name}: {why}; check objects and [headquarters.s3]: the bucket or directory, the key and its rights")]
+    #[error("{name}: {why}; {CHECK}")]
     Misconfigured {
         /// The object.
         name: String,
         /// What the store says.
         why: String,
     },
+}
+
+impl PutError {
+    /// What headquarters' store does and why, without the object, which differs from one attempt to the next.
+    pub fn of_the_store(&self) -> String {
+        match self {
+            PutError::Later { why, .. } => format!("fails: {why}"),
+            PutError::Refused { why, .. } => format!("refuses: {why}"),
+            PutError::Misconfigured { why, .. } => format!("takes nothing: {why}; {CHECK}"),
+        }
+    }
 }
 
 /// Headquarters' object store. Cheap to clone.

@@ -14,13 +14,17 @@ impl Engine {
         if self.clock_due.is_none_or(|due| due > now.mono) {
             return;
         }
+        if !now.synchronised {
+            self.clock_due = Some(now.mono + LOOK);
+            return;
+        }
+        self.clock_due = None;
         let boot = self.settings.boot.clone();
         let found = self.cases.iter().filter_map(|(id, case)| Some((*id, case.clock_correction(&boot, now)?)));
         for (incident, correction) in found.collect::<Vec<_>>() {
             self.record(Record::ClockCorrected { incident, correction }, out);
             out.changed.insert(incident);
         }
-        self.clock_due = (!now.synchronised).then_some(now.mono + LOOK);
     }
 
     /// An incident whose times may have to be corrected.

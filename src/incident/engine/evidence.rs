@@ -25,7 +25,7 @@ impl Engine {
     /// An object of evidence is on disk here, or headquarters' object store has it; in whatever order the two are told. Not
     /// journalled: the media log holds both.
     pub fn evidence_stored(&mut self, incident: IncidentId, camera: &CameraId, object: EvidenceObject) {
-        self.with_evidence(incident, |case| case.object(camera, object));
+        self.with_evidence(incident, |case| case.told(camera, object));
     }
 
     /// Objects that headquarters has, of so many bytes, were removed from this disk; the last one ended at `to`.
