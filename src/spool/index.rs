@@ -119,7 +119,8 @@ impl Index {
             if old.at == object.at {
                 // Known already; what may be missing after a crash are the rows that follow.
                 row.delivered = old.delivered;
-            } else if old.at.sequence > object.at.sequence {
+            } else if (old.at.sequence, old.at.segment) > (object.at.sequence, object.at.segment) {
+                // Of two with one sequence the older was an unfinished write.
                 return Ok(());
             } else {
                 // The same bytes written again elsewhere are as delivered as before.
@@ -289,11 +290,21 @@ impl Index {
     /// Forgets a segment and its objects.
     pub fn forget(&self, segment: u64) -> Result<(), Error> {
         for object in self.objects_in(segment)? {
-            self.pending.remove(object.meta.pending_key()).map_err(failed("remove a row"))?;
-            self.objects.remove(object.meta.key()).map_err(failed("remove a row"))?;
-            self.by_segment.remove(segment_key(&object)).map_err(failed("remove a row"))?;
+            self.remove(&object)?;
         }
         self.sealed.remove(segment.to_be_bytes()).map(drop).map_err(failed("remove a row"))
+    }
+
+    /// Forgets one object.
+    pub fn forget_object(&self, object: &ObjectRef, uses: &mut BTreeMap<u64, SegmentUse>) -> Result<(), Error> {
+        count(uses, object, -1);
+        self.remove(object)
+    }
+
+    fn remove(&self, object: &ObjectRef) -> Result<(), Error> {
+        self.pending.remove(object.meta.pending_key()).map_err(failed("remove a row"))?;
+        self.objects.remove(object.meta.key()).map_err(failed("remove a row"))?;
+        self.by_segment.remove(segment_key(object)).map(drop).map_err(failed("remove a row"))
     }
 }
 
