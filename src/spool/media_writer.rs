@@ -77,6 +77,12 @@ pub(super) struct Writer {
     shared: Arc<Shared>,
     evictions: mpsc::Sender<Vec<Evicted>>,
     flushed: Mono,
+    /// Taken, and not stored yet.
+    held: VecDeque<Work>,
+    /// Since when something is refused.
+    failing: Option<Mono>,
+    /// Bytes of evidence that were written again to make room.
+    pub carried: u64,
 }
 
 impl Writer {
@@ -87,7 +93,8 @@ impl Writer {
         shared: Arc<Shared>,
         evictions: mpsc::Sender<Vec<Evicted>>,
     ) -> Self {
-        Self { log, uses, settings, shared, evictions, flushed: clock::mono() }
+        let (held, failing) = (VecDeque::new(), None);
+        Self { log, uses, settings, shared, evictions, flushed: clock::mono(), held, failing, carried: 0 }
     }
 
     /// Writes down what is missing of buffers whose segments are not there any more.
@@ -104,37 +111,40 @@ impl Writer {
     }
 
     pub fn run(mut self) {
-        let mut held: VecDeque<Work> = VecDeque::new();
-        let mut failing = None;
         loop {
-            if held.is_empty() {
-                held = self.shared.queue.take(RETRY);
+            if self.held.is_empty() {
+                self.held = self.shared.queue.take(RETRY);
             }
-            if !held.is_empty() {
+            if !self.held.is_empty() {
                 self.shared.queue.gather(self.settings.sync_every);
             }
-            held.extend(self.shared.queue.take(Duration::ZERO));
             let closed = self.shared.queue.is_closed();
-            if held.is_empty() && closed {
-                break;
-            }
-            let refused = self.store(&mut held);
-            self.report(refused.as_ref(), &mut failing);
-            if refused.is_some() && closed {
+            let refused = self.step();
+            if closed && (self.held.is_empty() || refused.is_some()) {
                 break;
             }
             match refused {
                 // What makes room are marks of delivery: they are taken as they come.
-                Some(Error::Full { .. }) => held.extend(self.shared.queue.take(RETRY)),
+                Some(Error::Full { .. }) => self.held.extend(self.shared.queue.take(RETRY)),
                 Some(_) => drop(self.shared.queue.pause(RETRY)),
                 None => {}
             }
-            self.tidy();
         }
         self.log.roll();
         if let Err(error) = self.shared.index().flush() {
             tracing::warn!(%error, "the index is not flushed");
         }
+    }
+
+    /// Takes what is queued and stores what it can; why the rest waits.
+    pub fn step(&mut self) -> Option<Error> {
+        self.held.extend(self.shared.queue.take(Duration::ZERO));
+        let mut held = std::mem::take(&mut self.held);
+        let refused = if held.is_empty() { None } else { self.store(&mut held) };
+        self.held = held;
+        self.report(refused.as_ref());
+        self.tidy();
+        refused
     }
 
     /// Stores what it can; `held` keeps what it could not, and the error says why.
@@ -303,6 +313,7 @@ impl Writer {
                 Err(error) => return Err(error),
             };
             bytes += payload.len();
+            self.carried += payload.len() as u64;
             batch.push((object.meta.clone(), payload));
             if bytes > CARRIED_AT_ONCE {
                 self.write_again(std::mem::take(&mut batch))?;
@@ -325,14 +336,14 @@ impl Writer {
         self.commit(&work).map(drop)
     }
 
-    fn report(&self, refused: Option<&Error>, failing: &mut Option<Mono>) {
+    fn report(&mut self, refused: Option<&Error>) {
         let next = match refused {
             None => {
-                *failing = None;
+                self.failing = None;
                 Health::Ok
             }
             Some(error) => {
-                let since = *failing.get_or_insert_with(clock::mono);
+                let since = *self.failing.get_or_insert_with(clock::mono);
                 Health::Failing { since, error: error.to_string() }
             }
         };
