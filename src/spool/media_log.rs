@@ -278,7 +278,7 @@ impl MediaStore {
             serde_json::to_vec(&mark).map_err(|e| Error::Index { doing: "write a mark", error: e.to_string() })?;
         let (done, ticket) = Ticket::new();
         // Not counted: there are never more marks under way than objects that were read.
-        let item = Item::Delivered { key: mark.key(), done };
+        let item = Item::Delivered { mark, done };
         self.handle.shared.queue.push_free(Work { item, encoded, cost: 0 })?;
         Ok(ticket)
     }

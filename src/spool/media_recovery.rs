@@ -456,7 +456,7 @@ pub(super) fn change(at: At, record: &Located) -> Option<Change> {
     let understood = match record.header.kind {
         OBJECT => serde_json::from_slice::<ObjectMeta>(&record.meta)
             .map(|meta| Some(Change::Stored(ObjectRef { meta, delivered: false, at }))),
-        DELIVERED => serde_json::from_slice::<DeliveredMark>(&record.meta).map(|m| Some(Change::Delivered(m.key()))),
+        DELIVERED => serde_json::from_slice::<DeliveredMark>(&record.meta).map(|mark| Some(Change::Delivered(mark))),
         // Written by a later version.
         _ => Ok(None),
     };
