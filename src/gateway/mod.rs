@@ -29,6 +29,8 @@ mod settings;
 pub mod shelf;
 mod sound;
 mod status;
+#[cfg(test)]
+mod three_days;
 pub mod tls;
 pub mod watchdog;
 pub mod watched;
