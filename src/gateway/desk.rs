@@ -114,6 +114,12 @@ impl Progress {
         Mono::from_boot(Duration::from_millis(self.turned.load(Ordering::Relaxed)))
     }
 
+    /// Whether the journal's disk has not answered yet.
+    #[cfg(test)]
+    pub fn owes(&self) -> bool {
+        self.disk_owes.load(Ordering::Relaxed) != 0
+    }
+
     /// How long the journal's disk has not answered.
     pub fn disk_silence(&self) -> Duration {
         match self.disk_owes.load(Ordering::Relaxed) {

@@ -176,9 +176,15 @@ impl Filing {
 
     /// What is held goes out; the recording may go on with the next frame.
     pub async fn pause(&mut self) {
+        self.give_out();
+        self.put_all(Vec::new()).await;
+    }
+
+    /// As [`Self::pause`], without waiting for the disk.
+    pub fn give_out(&mut self) {
         let next = self.next.as_deref();
         let pieces = self.recording.as_mut().map(|r| r.pause(next)).unwrap_or_default();
-        self.put_all(pieces).await;
+        self.put(pieces);
     }
 
     /// What is held goes out; no frame will come any more.

@@ -41,6 +41,12 @@ const LOOK: Duration = Duration::from_secs(1);
 /// How often it is looked whether the disk has room again.
 const WAIT: Duration = Duration::from_millis(50);
 
+/// A camera that sent nothing for so long has fallen silent: no fragment lasts longer.
+const SILENT: Duration = Duration::from_secs(5);
+
+/// A recording that an earlier run was making is taken up within this, or not at all.
+const TAKEN_UP: Duration = Duration::from_secs(60);
+
 /// Frames of the window may still be on their way when it ends.
 const LAST_FRAMES: Duration = Duration::from_millis(500);
 
@@ -121,7 +127,7 @@ impl Keeper {
                 () = &mut stopping => return,
             };
             info!(camera = %self.camera, always = self.always, "recording beside evidence");
-            let (mut filing, mut reader) = self.take_up(window, last.take(), left.take());
+            let (mut filing, mut reader) = self.take_up(window, self.taken_up(last.take()), left.take());
             let watch = self.watched.begin(&self.camera);
             tokio::select! {
                 until = self.keep(&mut filing, &mut reader, &watch) => {
@@ -163,11 +169,17 @@ impl Keeper {
             self.report(filing, watch).await;
             filing.whose.kept = self.kept();
             let now = clock::mono();
+            // What a camera sent before it fell silent is not left in memory until it comes back.
+            if caught == Caught::Up && self.ring.newest().is_some_and(|at| now.since(at) > SILENT) {
+                filing.give_out();
+            }
             let until = match self.window() {
                 _ if self.always => None,
                 Some(window) => window.until,
                 None => Some(now),
             };
+            // However late this looks again, what has come by then is taken.
+            let last = until.unwrap_or(Mono::from_boot(Duration::MAX));
             let end = until.unwrap_or(now + LOOK);
             let held_up = filing.is_held_up();
             // What is in the ring comes first, also when the window has passed meanwhile.
@@ -180,8 +192,8 @@ impl Keeper {
                 biased;
                 () = filing.synced() => {}
                 read = next(reader, &caught), if caught != Caught::RingEnded && !held_up => {
-                    caught = filing.catch_up(read, reader, end);
-                    if caught == Caught::WindowEnded && until.is_some() { return end }
+                    caught = filing.catch_up(read, reader, last);
+                    if caught == Caught::WindowEnded { return end }
                 }
                 () = tokio::time::sleep_until(clock::deadline(look)) => {
                     let over = until.is_some_and(|until| clock::mono() >= until + LAST_FRAMES);
@@ -222,6 +234,12 @@ impl Keeper {
         let found = self.store.buffer_before(&self.camera, clock::wall()).await;
         let found = found.inspect_err(|e| warn!(error = %e, "the media log")).ok().flatten();
         found.filter(|o| !o.delivered).map(|o| o.meta.to)
+    }
+
+    /// Where an earlier run left off, if this one takes it up at once: of an outage that is over by then nobody knows how
+    /// long it lasted.
+    fn taken_up(&self, last: Option<Utc>) -> Option<Utc> {
+        last.filter(|_| clock::mono().since(self.begun) < TAKEN_UP)
     }
 
     fn asked(&self, window: Window, last: Option<Utc>) -> Asked {

@@ -29,6 +29,8 @@ mod settings;
 pub mod shelf;
 mod sound;
 mod status;
+#[cfg(test)]
+mod three_days;
 pub mod tls;
 pub mod turn;
 pub mod watchdog;
@@ -309,6 +311,12 @@ async fn open_spool(config: &Config, engine: &mut Engine, scope: &Scope) -> Resu
     }
     let lost = found.lost.iter().map(|lost| lost.end - lost.start).sum();
     let replayed = entries.iter().map(|e| e.payload.len() as u64).sum();
+    bring_back(engine, entries, &media).await?;
+    Ok(Spool { journal, media, evictions, replayed, lost })
+}
+
+/// Brings an engine to where journal and media log left it.
+async fn bring_back(engine: &mut Engine, entries: Vec<spool::Entry>, media: &MediaStore) -> Result<(), spool::Error> {
     let unread = ledger::replay(engine, entries);
     if unread > 0 {
         warn!(unread, "journal entries of another version");
@@ -318,7 +326,7 @@ async fn open_spool(config: &Config, engine: &mut Engine, scope: &Scope) -> Resu
             engine.replay_evidence(incident, &camera, shelf::shown(&object.meta, object.delivered));
         }
     }
-    Ok(Spool { journal, media, evictions, replayed, lost })
+    Ok(())
 }
 
 /// Brings what was removed from the disk to the desk.

@@ -19,12 +19,20 @@ pub fn now() -> Now {
 
 /// `CLOCK_BOOTTIME`: monotonic, counts suspends too.
 pub fn mono() -> Mono {
+    #[cfg(test)]
+    if let Some(clock) = simulated::get() {
+        return clock.mono;
+    }
     let t = clock_gettime(ClockId::Boottime);
     Mono::from_boot(Duration::new(u64::try_from(t.tv_sec).unwrap_or(0), u32::try_from(t.tv_nsec).unwrap_or(0)))
 }
 
 /// `CLOCK_REALTIME`.
 pub fn wall() -> Utc {
+    #[cfg(test)]
+    if let Some(clock) = simulated::get() {
+        return clock.wall;
+    }
     let t = clock_gettime(ClockId::Realtime);
     Utc::from_micros(t.tv_sec.saturating_mul(1_000_000).saturating_add(t.tv_nsec / 1_000))
 }
@@ -43,6 +51,10 @@ pub fn instant() -> Instant {
 /// Whether systemd-timesyncd or chrony has synchronised the clock since boot: systemd then writes a flag file. It is
 /// looked for at most once a second.
 fn synchronised() -> bool {
+    #[cfg(test)]
+    if let Some(clock) = simulated::get() {
+        return clock.synchronised;
+    }
     const NEVER_AGAIN: u64 = u64::MAX;
     /// Seconds since boot when the file is looked for next.
     static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -57,8 +69,47 @@ fn synchronised() -> bool {
 
 /// The kernel's boot id, which names the boot that [`Mono`] counts from.
 pub fn boot_id() -> &'static str {
+    #[cfg(test)]
+    if let Some(clock) = simulated::get() {
+        return clock.boot;
+    }
     static BOOT: OnceLock<String> = OnceLock::new();
     BOOT.get_or_init(|| {
         std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|s| s.trim().to_owned()).unwrap_or_default()
     })
+}
+
+/// Clocks that a test moves, for the thread that it runs on.
+#[cfg(test)]
+pub mod simulated {
+    use std::cell::Cell;
+
+    use crate::district::clock::{Mono, Utc};
+
+    /// What they say.
+    #[derive(Debug, Clone, Copy)]
+    pub struct Clocks {
+        /// Time since the machine booted.
+        pub mono: Mono,
+        /// Wall time.
+        pub wall: Utc,
+        /// Whether that is synchronised.
+        pub synchronised: bool,
+        /// The boot's id.
+        pub boot: &'static str,
+    }
+
+    thread_local! {
+        static CLOCKS: Cell<Option<Clocks>> = const { Cell::new(None) };
+    }
+
+    /// From now on this thread reads these; the real ones again with `None`.
+    pub fn set(clocks: Option<Clocks>) {
+        CLOCKS.set(clocks);
+    }
+
+    /// What they say, where a test moves them.
+    pub fn get() -> Option<Clocks> {
+        CLOCKS.get()
+    }
 }

@@ -68,6 +68,14 @@ impl Scope {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> JoinHandle<T> {
         let entry = Entry::new(self.running.clone(), task);
+        // Where a test moves the clocks everything happens on its thread, in an order that its seed decides.
+        #[cfg(test)]
+        if super::clock::simulated::get().is_some() {
+            return self.tracker.spawn(async move {
+                let _entry = entry;
+                work()
+            });
+        }
         self.tracker.spawn_blocking(move || {
             let _entry = entry;
             work()

@@ -16,7 +16,7 @@ use sled::{Db, Tree};
 
 use super::{
     error::Error,
-    object::{BUFFERS, MediaLane, ObjectRef, buffer_prefix, camera_prefix, incident_prefix, sortable},
+    object::{BUFFERS, DeliveredMark, MediaLane, ObjectRef, buffer_prefix, camera_prefix, incident_prefix, sortable},
     retention::SegmentUse,
 };
 use crate::district::{
@@ -33,8 +33,8 @@ const LOOK: Duration = Duration::from_millis(10);
 pub(super) enum Change {
     /// An object is stored.
     Stored(ObjectRef),
-    /// The object with this key is at headquarters.
-    Delivered(Vec<u8>),
+    /// This object is at headquarters.
+    Delivered(DeliveredMark),
 }
 
 /// A segment that will not change any more.
@@ -106,7 +106,7 @@ impl Index {
         for change in changes {
             match change {
                 Change::Stored(object) => self.store(object, uses)?,
-                Change::Delivered(key) => self.deliver(key, uses)?,
+                Change::Delivered(mark) => self.deliver(mark, uses)?,
             }
         }
         Ok(())
@@ -119,7 +119,8 @@ impl Index {
             if old.at == object.at {
                 // Known already; what may be missing after a crash are the rows that follow.
                 row.delivered = old.delivered;
-            } else if old.at.sequence > object.at.sequence {
+            } else if (old.at.sequence, old.at.segment) > (object.at.sequence, object.at.segment) {
+                // Of two with one sequence the older was an unfinished write.
                 return Ok(());
             } else {
                 // The same bytes written again elsewhere are as delivered as before.
@@ -142,12 +143,13 @@ impl Index {
         Ok(())
     }
 
-    fn deliver(&self, key: &[u8], uses: &mut BTreeMap<u64, SegmentUse>) -> Result<(), Error> {
-        let Some(mut row) = self.get(key)? else { return Ok(()) };
+    fn deliver(&self, mark: &DeliveredMark, uses: &mut BTreeMap<u64, SegmentUse>) -> Result<(), Error> {
+        let key = mark.key();
+        let Some(mut row) = self.get(&key)?.filter(|row| mark.is_about(&row.meta)) else { return Ok(()) };
         if !row.delivered {
             row.delivered = true;
             let bytes = serde_json::to_vec(&row).map_err(unreadable)?;
-            self.objects.insert(key, bytes).map_err(failed("write an object"))?;
+            self.objects.insert(&key, bytes).map_err(failed("write an object"))?;
             count_undelivered(uses, &row, -1);
         }
         self.pending.remove(row.meta.pending_key()).map(drop).map_err(failed("remove a row"))
@@ -289,11 +291,21 @@ impl Index {
     /// Forgets a segment and its objects.
     pub fn forget(&self, segment: u64) -> Result<(), Error> {
         for object in self.objects_in(segment)? {
-            self.pending.remove(object.meta.pending_key()).map_err(failed("remove a row"))?;
-            self.objects.remove(object.meta.key()).map_err(failed("remove a row"))?;
-            self.by_segment.remove(segment_key(&object)).map_err(failed("remove a row"))?;
+            self.remove(&object)?;
         }
         self.sealed.remove(segment.to_be_bytes()).map(drop).map_err(failed("remove a row"))
+    }
+
+    /// Forgets one object.
+    pub fn forget_object(&self, object: &ObjectRef, uses: &mut BTreeMap<u64, SegmentUse>) -> Result<(), Error> {
+        count(uses, object, -1);
+        self.remove(object)
+    }
+
+    fn remove(&self, object: &ObjectRef) -> Result<(), Error> {
+        self.pending.remove(object.meta.pending_key()).map_err(failed("remove a row"))?;
+        self.objects.remove(object.meta.key()).map_err(failed("remove a row"))?;
+        self.by_segment.remove(segment_key(object)).map(drop).map_err(failed("remove a row"))
     }
 }
 

@@ -14,7 +14,7 @@ use super::{
 use crate::{district::clock::Mono, host::clock};
 
 /// How long after a refusal the disk is tried again.
-const RETRY: Duration = Duration::from_secs(1);
+const RETRY: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 1_000 });
 
 /// The records of a group: its first and last are marked, so that after a crash it counts whole or not at all.
 pub(super) fn records(entries: &[Entry]) -> impl Iterator<Item = Outgoing<'_>> {

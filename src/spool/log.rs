@@ -209,6 +209,8 @@ impl Log {
                 if self.disk.remove(&path).is_err() {
                     self.segments.insert(number);
                     self.cut(number, 0);
+                    // Nothing that comes later lies before it.
+                    self.retire();
                 }
                 Err(error)
             }

@@ -191,6 +191,27 @@ impl MediaStore {
             std::io::ErrorKind::WouldBlock => Error::InUse(dir.to_owned()),
             _ => Error::io("lock", dir)(e),
         })?;
+        let (store, writer, heard, report) = Self::prepare(disk, dir, settings, scope)?;
+        let run = move || {
+            let _lock = lock;
+            writer.run();
+        };
+        let thread = thread::Builder::new()
+            .name("media-store".into())
+            .spawn(run)
+            .map_err(Error::io("start a thread for", dir))?;
+        *store.handle.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
+        Ok((store, heard, report))
+    }
+
+    /// Without a lock and a thread: nothing is written before [`Writer::step`].
+    #[expect(clippy::type_complexity, reason = "what opening gives, and the writer")]
+    pub(super) fn prepare(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        settings: MediaSettings,
+        scope: &Scope,
+    ) -> Result<(Self, Writer, mpsc::Receiver<Vec<Evicted>>, Report), Error> {
         let segment_bytes = settings.segment_bytes.min(MediaSettings::share_of(settings.quota));
         let log_settings = LogSettings { purpose: Purpose::Media, segment_bytes, spares: 0 };
         let Opened { log, index, uses, gone, report } = media_recovery::open(disk.clone(), dir, log_settings)?;
@@ -214,16 +235,21 @@ impl MediaStore {
         let mut writer = Writer::new(log, uses, settings, shared.clone(), evictions);
         writer.miss(&vanished);
         writer.publish();
-        let run = move || {
-            let _lock = lock;
-            writer.run();
-        };
-        let thread = thread::Builder::new()
-            .name("media-store".into())
-            .spawn(run)
-            .map_err(Error::io("start a thread for", dir))?;
-        let handle = Arc::new(Handle { shared, thread: Mutex::new(Some(thread)) });
-        Ok((Self { handle, scope: scope.clone() }, heard, report))
+        let handle = Arc::new(Handle { shared, thread: Mutex::new(None) });
+        Ok((Self { handle, scope: scope.clone() }, writer, heard, report))
+    }
+
+    /// As [`MediaStore::open_on`], without a thread: the test that steps it is the thread.
+    #[cfg(test)]
+    #[expect(clippy::type_complexity, reason = "what opening gives, and the writer")]
+    pub(crate) fn open_stepped(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        settings: MediaSettings,
+        scope: &Scope,
+    ) -> Result<(Self, Stepped, mpsc::Receiver<Vec<Evicted>>, Report), Error> {
+        let (store, writer, heard, report) = Self::prepare(disk, dir, settings, scope)?;
+        Ok((store, Stepped(writer), heard, report))
     }
 
     /// Stores an object; the ticket resolves when it is durable and in the index. Never waits: [`Error::Full`] when too
@@ -252,7 +278,7 @@ impl MediaStore {
             serde_json::to_vec(&mark).map_err(|e| Error::Index { doing: "write a mark", error: e.to_string() })?;
         let (done, ticket) = Ticket::new();
         // Not counted: there are never more marks under way than objects that were read.
-        let item = Item::Delivered { key: mark.key(), done };
+        let item = Item::Delivered { mark, done };
         self.handle.shared.queue.push_free(Work { item, encoded, cost: 0 })?;
         Ok(ticket)
     }
@@ -345,6 +371,28 @@ impl Shared {
             Ok(_) => Err(Error::Damaged { path, offset: at.offset, why: "another record is there" }),
             Err(why) => Err(Error::Damaged { path, offset: at.offset, why }),
         }
+    }
+}
+
+/// The writing half of a store without a thread.
+#[cfg(test)]
+pub(crate) struct Stepped(Writer);
+
+#[cfg(test)]
+impl Stepped {
+    /// Takes what is queued and stores what it can; why the rest waits.
+    pub(crate) fn step(&mut self) -> Option<Error> {
+        self.0.step()
+    }
+
+    /// Bytes written to segments since opening.
+    pub(crate) fn written(&self) -> u64 {
+        self.0.written()
+    }
+
+    /// Of these, evidence that was written again to make room.
+    pub(crate) fn carried(&self) -> u64 {
+        self.0.carried
     }
 }
 

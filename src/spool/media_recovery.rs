@@ -15,7 +15,7 @@ use super::{
     object::{At, DeliveredMark, ObjectMeta, ObjectRef},
     recovery::{Found, Report, read_segments},
     retention::SegmentUse,
-    scan::{Depth, read_record},
+    scan::{Depth, read_header, read_record},
     segment::{FIRST, LAST, Located, Purpose, SEGMENT_HEADER, file_name, number_of},
 };
 
@@ -182,29 +182,50 @@ impl Opening<'_> {
         let listed = self.disk.list(self.dir).map_err(Error::io("list", self.dir))?;
         let sizes: BTreeMap<u64, u64> =
             listed.iter().filter_map(|l| number_of(&l.name).map(|n| (n, l.bytes))).collect();
-        // The last may be unfinished, and so may the one before it when its successor was the answer to an error.
-        let newest: BTreeSet<u64> = sizes.keys().rev().take(2).copied().collect();
+        let newest = self.newest(&sizes)?;
         let trusted = |number: u64, bytes: u64| {
             let objects = uses.get(&number).map_or(0, |u| u.objects);
             !newest.contains(&number) && sealed.get(&number) == Some(&Sealed { bytes, objects })
         };
         let depth = |number, bytes| (!trusted(number, bytes)).then_some(Depth::Headers);
         let (segments, _) = read_segments(&self.disk, self.dir, Purpose::Media, depth)?;
-        let proven = segments.iter().map(Found::proven).max().unwrap_or(1);
+        let (proven, again) = self.bounds(&sizes, &segments, &newest)?;
 
         let mut report = Report { segments: segments.len(), ..Report::default() };
-        let tail = self.tail(&segments, &newest, proven, &mut report)?;
+        let tail = self.tail(&segments, &newest, (proven, &again), &mut report)?;
         check_agreement(index, &segments, &tail, proven)?;
+        prefer_what_is_there(index, &segments, &sizes, &newest, &mut uses)?;
         for segment in &segments {
             report.records += segment.scanned.records.len() as u64;
-            let before = segment.scanned.records.iter().filter(|r| r.header.sequence < proven);
+            let below = proven.min(again_in(&again, segment.number));
+            let before = segment.scanned.records.iter().filter(|r| r.header.sequence < below);
             index.apply(&changes(segment.number, before), &mut uses)?;
         }
-        let last = tail.keys().next_back().map_or(proven, |last| last + 1);
-        let log = self.finish(index, &segments, &tail, last.max(proven), &mut uses, &mut report)?;
+        let log = self.finish(index, &segments, &tail, proven, &mut uses, &mut report)?;
         let gone = self.reconcile(index, &mut uses, log.current_segment())?;
         index.flush()?;
         Ok(Loaded { log, uses, gone, report })
+    }
+
+    /// The last that had begun, which may be unfinished, as may the one before it when its successor was the answer to an
+    /// error; and whatever came after them, which may be the tail written again by half.
+    fn newest(&self, sizes: &BTreeMap<u64, u64>) -> Result<BTreeSet<u64>, Error> {
+        let (mut newest, mut begun, mut durable) = (BTreeSet::new(), 0, 0);
+        for &number in sizes.keys().rev() {
+            newest.insert(number);
+            let only = |n, _| (n == number).then_some(Depth::Headers);
+            let (found, _) = read_segments(&self.disk, self.dir, Purpose::Media, only)?;
+            for segment in found {
+                if self.has_begun(&segment, durable)? {
+                    begun += 1;
+                    durable = durable.max(segment.header.unused().start);
+                }
+            }
+            if begun == 2 {
+                break;
+            }
+        }
+        Ok(newest)
     }
 
     /// Step 2: what can be read of the unproven tail. Damage elsewhere goes into the report.
@@ -212,14 +233,16 @@ impl Opening<'_> {
         &self,
         segments: &[Found],
         newest: &BTreeSet<u64>,
-        proven: u64,
+        (proven, again): (u64, &BTreeMap<u64, u64>),
         report: &mut Report,
     ) -> Result<Tail, Error> {
         let mut tail = Tail::new();
         for segment in segments {
             let scanned = &segment.scanned;
             let records = &scanned.records;
-            let kept = records.iter().rfind(|r| r.header.sequence < proven).map_or(SEGMENT_HEADER, Located::end);
+            let again = again_in(again, segment.number);
+            let counts = |r: &&Located| r.header.sequence < proven.min(again);
+            let kept = records.iter().rfind(counts).map_or(SEGMENT_HEADER, Located::end);
             let (inside, unfinished): (Vec<_>, Vec<_>) = scanned.damage.iter().cloned().partition(|d| d.from < kept);
             report.damage.extend(inside.into_iter().map(|d| (segment.number, d)));
             report.dropped_bytes += unfinished.iter().map(|d| d.to - d.from).sum::<u64>();
@@ -228,7 +251,7 @@ impl Opening<'_> {
             }
             let path = self.dir.join(file_name(segment.number));
             let file = self.disk.open(&path).map_err(Error::io("open", &path))?;
-            for record in records.iter().filter(|r| r.header.sequence >= proven) {
+            for record in records.iter().filter(|r| (proven..again).contains(&r.header.sequence)) {
                 match read_record(&*file, segment.number, record.offset).map_err(Error::io("read", &path))? {
                     Ok(record) => drop(tail.insert(record.header.sequence, (segment.number, record))),
                     Err(_) => report.dropped_bytes += record.header.record_len(),
@@ -238,17 +261,75 @@ impl Opening<'_> {
         Ok(tail)
     }
 
+    /// Below which sequence everything had been durable; and for each segment from which sequence on newer ones have again
+    /// what is in it: there it was an unfinished write, or the tail that is written again.
+    fn bounds(
+        &self,
+        sizes: &BTreeMap<u64, u64>,
+        segments: &[Found],
+        newest: &BTreeSet<u64>,
+    ) -> Result<(u64, BTreeMap<u64, u64>), Error> {
+        let read: BTreeMap<u64, &Found> = segments.iter().map(|s| (s.number, s)).collect();
+        let (mut proven, mut durable, mut least, mut again) = (1, 0, u64::MAX, BTreeMap::new());
+        let first = read.keys().next().copied().unwrap_or(u64::MAX);
+        for &number in sizes.range(first..).map(|(number, _)| number).rev() {
+            again.insert(number, least);
+            match read.get(&number) {
+                Some(segment)
+                    if self.has_begun(segment, if newest.contains(&number) { durable } else { u64::MAX })? =>
+                {
+                    proven = proven.max(segment.proven());
+                    durable = durable.max(segment.header.unused().start);
+                    least = least.min(segment.header.unused().start);
+                }
+                // Until its opening is whole, a tail that is written again in it counts where it was.
+                Some(segment) => proven = proven.max(segment.header.unused().start),
+                None => {
+                    let path = self.dir.join(file_name(number));
+                    let header = self.disk.open(&path).and_then(|file| read_header(&*file));
+                    let header = header.map_err(Error::io("read", &path))?.filter(|h| h.number == number);
+                    least = header.map_or(least, |h| least.min(h.unused().start));
+                }
+            }
+        }
+        Ok((proven, again))
+    }
+
+    /// Whether a segment's opening is there, with what is in it. Below `durable`, and where something was written after it,
+    /// it had been: then what is wrong with it is damage.
+    fn has_begun(&self, segment: &Found, durable: u64) -> Result<bool, Error> {
+        if !segment.opening_is_whole() {
+            return Ok(false);
+        }
+        let after = segment.scanned.records.iter().map(|r| r.header.synced_below).max().unwrap_or(0);
+        if after.max(durable) >= segment.header.first_sequence + u64::from(segment.header.opening) {
+            return Ok(true);
+        }
+        let path = self.dir.join(file_name(segment.number));
+        let file = self.disk.open(&path).map_err(Error::io("open", &path))?;
+        for record in segment.scanned.records.iter().take(segment.header.opening as usize) {
+            if read_record(&*file, segment.number, record.offset).map_err(Error::io("read", &path))?.is_err() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Writes the tail again and cuts it off where it was. Where the disk refuses, it stays where it is: it was readable.
     fn finish(
         &self,
         index: &Index,
         segments: &[Found],
         tail: &Tail,
-        next_sequence: u64,
+        proven: u64,
         uses: &mut BTreeMap<u64, SegmentUse>,
         report: &mut Report,
     ) -> Result<Log, Error> {
-        let mut log = Log::new(self.disk.clone(), self.dir, self.settings, (next_sequence, 0), self.aside.clone())?;
+        let next_sequence = tail.keys().next_back().map_or(proven, |last| last + 1);
+        // The next segment says of the tail's sequences that they do not count any more.
+        let skipped = u32::try_from(next_sequence - proven).unwrap_or(u32::MAX);
+        let numbers = (next_sequence, skipped);
+        let mut log = Log::new(self.disk.clone(), self.dir, self.settings, numbers, self.aside.clone())?;
         // The last of them may be gone while the index still knows what was in it.
         log.number_above(uses.keys().next_back().copied().unwrap_or(0));
         if tail.is_empty() {
@@ -313,6 +394,11 @@ impl Opening<'_> {
     }
 }
 
+/// From which sequence on what is in a segment does not count.
+fn again_in(again: &BTreeMap<u64, u64>, segment: u64) -> u64 {
+    again.get(&segment).copied().unwrap_or(u64::MAX)
+}
+
 /// Every object that the index knows in a segment that was read must be there.
 fn check_agreement(index: &Index, segments: &[Found], tail: &Tail, proven: u64) -> Result<(), Trouble> {
     for segment in segments {
@@ -322,6 +408,35 @@ fn check_agreement(index: &Index, segments: &[Found], tail: &Tail, proven: u64) 
             if !there.contains(&object.at.offset) {
                 return Err(Trouble::Index(format!("it knows {object}, which the log does not have")));
             }
+        }
+    }
+    Ok(())
+}
+
+/// A start may have put a copy into the index that was in memory only, when the disk did not let it write the log's end
+/// again: what lies elsewhere too, and not where the index says, counts there.
+fn prefer_what_is_there(
+    index: &Index,
+    segments: &[Found],
+    sizes: &BTreeMap<u64, u64>,
+    newest: &BTreeSet<u64>,
+    uses: &mut BTreeMap<u64, SegmentUse>,
+) -> Result<(), Error> {
+    let read: BTreeSet<u64> = segments.iter().map(|s| s.number).collect();
+    let vanished = uses.keys().filter(|number| !sizes.contains_key(number));
+    let never_begun = newest.difference(&read);
+    for number in vanished.chain(never_begun).copied().collect::<Vec<_>>() {
+        let known = index.objects_in(number)?;
+        if known.is_empty() {
+            continue;
+        }
+        let there: BTreeSet<Vec<u8>> = segments
+            .iter()
+            .flat_map(|s| changes(s.number, s.scanned.records.iter()))
+            .filter_map(|change| if let Change::Stored(object) = change { Some(object.meta.key()) } else { None })
+            .collect();
+        for object in known.iter().filter(|object| there.contains(&object.meta.key())) {
+            index.forget_object(object, uses)?;
         }
     }
     Ok(())
@@ -341,7 +456,7 @@ pub(super) fn change(at: At, record: &Located) -> Option<Change> {
     let understood = match record.header.kind {
         OBJECT => serde_json::from_slice::<ObjectMeta>(&record.meta)
             .map(|meta| Some(Change::Stored(ObjectRef { meta, delivered: false, at }))),
-        DELIVERED => serde_json::from_slice::<DeliveredMark>(&record.meta).map(|m| Some(Change::Delivered(m.key()))),
+        DELIVERED => serde_json::from_slice::<DeliveredMark>(&record.meta).map(|mark| Some(Change::Delivered(mark))),
         // Written by a later version.
         _ => Ok(None),
     };

@@ -16,7 +16,7 @@ use super::{
     log::{Log, Outgoing, Placed},
     media_log::{Evicted, MediaSettings, Shared, evicted},
     media_recovery::{DELIVERED, OBJECT, rebuild},
-    object::{At, Buffer, Kept, Missing, ObjectMeta, ObjectRef},
+    object::{At, Buffer, DeliveredMark, Kept, Missing, ObjectMeta, ObjectRef},
     queue::{Done, Ticket},
     retention::{Pressure, SegmentUse, decide},
     segment::{FIRST, LAST, SEGMENT_HEADER},
@@ -50,7 +50,7 @@ pub(super) struct Work {
 
 pub(super) enum Item {
     Object { meta: ObjectMeta, payload: Bytes, done: Done<ObjectRef> },
-    Delivered { key: Vec<u8>, done: Done<()> },
+    Delivered { mark: DeliveredMark, done: Done<()> },
 }
 
 impl Work {
@@ -65,7 +65,7 @@ impl Work {
     fn change(&self, at: At) -> Change {
         match &self.item {
             Item::Object { meta, .. } => Change::Stored(ObjectRef { meta: meta.clone(), delivered: false, at }),
-            Item::Delivered { key, .. } => Change::Delivered(key.clone()),
+            Item::Delivered { mark, .. } => Change::Delivered(mark.clone()),
         }
     }
 }
@@ -77,6 +77,12 @@ pub(super) struct Writer {
     shared: Arc<Shared>,
     evictions: mpsc::Sender<Vec<Evicted>>,
     flushed: Mono,
+    /// Taken, and not stored yet.
+    held: VecDeque<Work>,
+    /// Since when something is refused.
+    failing: Option<Mono>,
+    /// Bytes of evidence that were written again to make room.
+    pub carried: u64,
 }
 
 impl Writer {
@@ -87,7 +93,8 @@ impl Writer {
         shared: Arc<Shared>,
         evictions: mpsc::Sender<Vec<Evicted>>,
     ) -> Self {
-        Self { log, uses, settings, shared, evictions, flushed: clock::mono() }
+        let (held, failing) = (VecDeque::new(), None);
+        Self { log, uses, settings, shared, evictions, flushed: clock::mono(), held, failing, carried: 0 }
     }
 
     /// Writes down what is missing of buffers whose segments are not there any more.
@@ -104,37 +111,40 @@ impl Writer {
     }
 
     pub fn run(mut self) {
-        let mut held: VecDeque<Work> = VecDeque::new();
-        let mut failing = None;
         loop {
-            if held.is_empty() {
-                held = self.shared.queue.take(RETRY);
+            if self.held.is_empty() {
+                self.held = self.shared.queue.take(RETRY);
             }
-            if !held.is_empty() {
+            if !self.held.is_empty() {
                 self.shared.queue.gather(self.settings.sync_every);
             }
-            held.extend(self.shared.queue.take(Duration::ZERO));
             let closed = self.shared.queue.is_closed();
-            if held.is_empty() && closed {
-                break;
-            }
-            let refused = self.store(&mut held);
-            self.report(refused.as_ref(), &mut failing);
-            if refused.is_some() && closed {
+            let refused = self.step();
+            if closed && (self.held.is_empty() || refused.is_some()) {
                 break;
             }
             match refused {
                 // What makes room are marks of delivery: they are taken as they come.
-                Some(Error::Full { .. }) => held.extend(self.shared.queue.take(RETRY)),
+                Some(Error::Full { .. }) => self.held.extend(self.shared.queue.take(RETRY)),
                 Some(_) => drop(self.shared.queue.pause(RETRY)),
                 None => {}
             }
-            self.tidy();
         }
         self.log.roll();
         if let Err(error) = self.shared.index().flush() {
             tracing::warn!(%error, "the index is not flushed");
         }
+    }
+
+    /// Takes what is queued and stores what it can; why the rest waits.
+    pub fn step(&mut self) -> Option<Error> {
+        self.held.extend(self.shared.queue.take(Duration::ZERO));
+        let mut held = std::mem::take(&mut self.held);
+        let refused = if held.is_empty() { None } else { self.store(&mut held) };
+        self.held = held;
+        self.report(refused.as_ref());
+        self.tidy();
+        refused
     }
 
     /// Stores what it can; `held` keeps what it could not, and the error says why.
@@ -196,7 +206,7 @@ impl Writer {
     fn remember(&self, item: &Item) {
         match item {
             Item::Object { meta, payload, .. } => self.shared.recent.put(meta.key(), payload.clone()),
-            Item::Delivered { key, .. } => self.shared.recent.forget(key),
+            Item::Delivered { mark, .. } => self.shared.recent.forget(&mark.key()),
         }
     }
 
@@ -303,6 +313,7 @@ impl Writer {
                 Err(error) => return Err(error),
             };
             bytes += payload.len();
+            self.carried += payload.len() as u64;
             batch.push((object.meta.clone(), payload));
             if bytes > CARRIED_AT_ONCE {
                 self.write_again(std::mem::take(&mut batch))?;
@@ -325,14 +336,14 @@ impl Writer {
         self.commit(&work).map(drop)
     }
 
-    fn report(&self, refused: Option<&Error>, failing: &mut Option<Mono>) {
+    fn report(&mut self, refused: Option<&Error>) {
         let next = match refused {
             None => {
-                *failing = None;
+                self.failing = None;
                 Health::Ok
             }
             Some(error) => {
-                let since = *failing.get_or_insert_with(clock::mono);
+                let since = *self.failing.get_or_insert_with(clock::mono);
                 Health::Failing { since, error: error.to_string() }
             }
         };
@@ -375,7 +386,7 @@ fn places(placed: &Placed) -> Vec<At> {
 }
 
 /// What is missing when these objects of buffers go: for each camera, interval by interval. One that follows on a gap of
-/// the same kind that headquarters has not heard of makes that one longer.
+/// the same kind that headquarters has not heard of makes that one longer; what an earlier word covers is said already.
 fn gaps(index: &Index, objects: &[ObjectRef]) -> Result<Vec<ObjectMeta>, Error> {
     let mut by_camera: BTreeMap<&CameraId, Vec<&ObjectMeta>> = BTreeMap::new();
     for object in objects.iter().filter(|o| o.meta.from < o.meta.to) {
@@ -384,35 +395,68 @@ fn gaps(index: &Index, objects: &[ObjectRef]) -> Result<Vec<ObjectMeta>, Error> 
     let mut found = Vec::new();
     for (camera, mut metas) in by_camera {
         metas.sort_by_key(|m| m.from);
-        let first = metas.first().map_or_else(Utc::default, |m| m.from);
-        let before = index.buffer_before(camera, first)?.filter(|o| !o.delivered);
-        let mut open = before.and_then(|o| Some((of(&o.meta), o.meta.from, o.meta.to, o.meta.gap?)));
-        let mut grown = false;
+        let mut open: Option<Word> = None;
         for meta in metas {
-            match &mut open {
-                Some((_, from, to, missing))
-                    if missing.reason == GapReason::Evicted
-                        && meta.from.since(*to) <= ADJACENT
-                        && meta.from >= *from =>
-                {
-                    *to = meta.to.max(*to);
-                    missing.bytes += meta.size;
-                }
-                _ => {
-                    let past = open.replace((
-                        of(meta),
-                        meta.from,
-                        meta.to,
-                        Missing { reason: GapReason::Evicted, bytes: meta.size },
-                    ));
-                    found.extend(past.filter(|_| grown).map(|gap| word(camera, gap)));
-                }
+            if open.as_ref().is_none_or(|word| !word.reaches(meta)) {
+                let next = Word::before(index, camera, meta)?;
+                found.extend(open.replace(next).and_then(|word| word.meta(camera)));
             }
-            grown = true;
+            if let Some(word) = &mut open {
+                word.take(meta);
+            }
         }
-        found.extend(open.filter(|_| grown).map(|gap| word(camera, gap)));
+        found.extend(open.and_then(|word| word.meta(camera)));
     }
     Ok(found)
+}
+
+/// A word about what was removed, as it grows.
+struct Word {
+    buffer: Buffer,
+    from: Utc,
+    to: Utc,
+    bytes: u64,
+    grown: bool,
+}
+
+impl Word {
+    /// The word that this object goes into: after a crash it may be there already.
+    fn before(index: &Index, camera: &CameraId, meta: &ObjectMeta) -> Result<Self, Error> {
+        let new = Self { buffer: of(meta), from: meta.from, to: meta.from, bytes: 0, grown: false };
+        let evicted = |found: ObjectRef| {
+            let gap = found.meta.gap.filter(|gap| gap.reason == GapReason::Evicted)?;
+            let word =
+                Self { to: found.meta.to, from: found.meta.from, buffer: of(&found.meta), bytes: gap.bytes, ..new };
+            Some((word, found.delivered))
+        };
+        let missing = Missing { reason: GapReason::Evicted, bytes: 0 };
+        let here = ObjectMeta::missing(camera.clone(), new.buffer, (meta.from, meta.to), missing);
+        if let Some((word, _)) = index.get(&here.key())?.and_then(evicted) {
+            return Ok(word);
+        }
+        // One that headquarters has heard grows no more.
+        let before = index.buffer_before(camera, meta.from)?.and_then(evicted);
+        let goes_on = |(word, heard): &(Self, bool)| word.reaches(meta) && (!heard || meta.to <= word.to);
+        Ok(before.filter(goes_on).map_or(new, |(word, _)| word))
+    }
+
+    fn reaches(&self, meta: &ObjectMeta) -> bool {
+        meta.from >= self.from && meta.from.since(self.to) <= ADJACENT
+    }
+
+    fn take(&mut self, meta: &ObjectMeta) {
+        if meta.to > self.to {
+            self.to = meta.to;
+            self.bytes += meta.size;
+            self.grown = true;
+        }
+    }
+
+    /// As it is to be written, if it says anything new.
+    fn meta(self, camera: &CameraId) -> Option<ObjectMeta> {
+        let missing = Missing { reason: GapReason::Evicted, bytes: self.bytes };
+        self.grown.then(|| ObjectMeta::missing(camera.clone(), self.buffer, (self.from, self.to), missing))
+    }
 }
 
 fn of(meta: &ObjectMeta) -> Buffer {
@@ -422,6 +466,14 @@ fn of(meta: &ObjectMeta) -> Buffer {
     }
 }
 
-fn word(camera: &CameraId, (buffer, from, to, missing): (Buffer, Utc, Utc, Missing)) -> ObjectMeta {
-    ObjectMeta::missing(camera.clone(), buffer, (from, to), missing)
+#[cfg(test)]
+impl Writer {
+    /// Bytes written to segments since opening.
+    pub fn written(&self) -> u64 {
+        self.log.written
+    }
 }
+
+#[cfg(test)]
+#[path = "media_tests.rs"]
+mod tests;

@@ -21,9 +21,11 @@ pub mod retention;
 mod scan;
 pub mod segment;
 #[cfg(test)]
-mod sim;
+pub(crate) mod sim;
 
 pub use error::Error;
 pub use journal::{Entry, Health, Journal, JournalSettings};
+#[cfg(test)]
+pub(crate) use media_log::Stepped;
 pub use media_log::{Buffer, Evicted, Kept, MediaLane, MediaSettings, MediaStore, Missing, ObjectMeta, ObjectRef};
 pub use queue::Ticket;

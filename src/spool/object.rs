@@ -285,12 +285,21 @@ pub(super) struct DeliveredMark {
     name: String,
     #[serde(default)]
     from: Utc,
+    /// What a word about a gap said: it may say more by now.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "hex::maybe")]
+    sha256: Option<[u8; 32]>,
 }
 
 impl DeliveredMark {
     pub fn of(meta: &ObjectMeta) -> Self {
         let ObjectMeta { kept, camera, number, name, from, .. } = meta;
-        Self { kept: *kept, camera: camera.clone(), number: *number, name: name.clone(), from: *from }
+        let sha256 = meta.gap.map(|_| meta.sha256);
+        Self { kept: *kept, camera: camera.clone(), number: *number, name: name.clone(), from: *from, sha256 }
+    }
+
+    /// Whether it says so of the object as it is now.
+    pub fn is_about(&self, meta: &ObjectMeta) -> bool {
+        self.sha256.is_none_or(|told| told == meta.sha256)
     }
 
     /// The key of the object it is about.
@@ -324,6 +333,23 @@ mod hex {
             *byte = u8::from_str_radix(&text[i * 2..i * 2 + 2], 16).map_err(D::Error::custom)?;
         }
         Ok(out)
+    }
+
+    /// The same of what may not be there.
+    pub mod maybe {
+        use super::{Deserializer, Serializer};
+
+        #[expect(clippy::ref_option, reason = "serde asks so")]
+        pub fn serialize<S: Serializer>(bytes: &Option<[u8; 32]>, s: S) -> Result<S::Ok, S::Error> {
+            match bytes {
+                Some(bytes) => super::serialize(bytes, s),
+                None => s.serialize_none(),
+            }
+        }
+
+        pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<[u8; 32]>, D::Error> {
+            super::deserialize(d).map(Some)
+        }
     }
 }
 

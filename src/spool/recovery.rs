@@ -84,8 +84,7 @@ impl Found {
 
     /// Sequences just before it that were never used.
     fn unused(&self) -> Range<u64> {
-        let first = self.header.first_sequence;
-        first - u64::from(self.header.skipped).min(first)..first
+        self.header.unused()
     }
 
     pub fn opening_is_whole(&self) -> bool {

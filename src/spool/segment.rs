@@ -70,6 +70,12 @@ pub struct SegmentHeader {
 }
 
 impl SegmentHeader {
+    /// Sequences just before its first one that do not count.
+    pub(super) fn unused(&self) -> std::ops::Range<u64> {
+        let first = self.first_sequence;
+        first - u64::from(self.skipped).min(first)..first
+    }
+
     /// As it stands in the file.
     pub fn encode(&self) -> [u8; SEGMENT_HEADER as usize] {
         let mut out = [0; SEGMENT_HEADER as usize];

@@ -15,7 +15,7 @@ use super::disk::{Disk, DiskFile, Listed};
 const SECTOR: usize = 512;
 
 #[derive(Clone)]
-pub(super) struct SimDisk(Arc<Mutex<State>>);
+pub(crate) struct SimDisk(Arc<Mutex<State>>);
 
 struct State {
     rng: fastrand::Rng,
@@ -97,6 +97,16 @@ impl SimDisk {
 
     pub fn ops(&self) -> u64 {
         self.state().ops
+    }
+
+    /// From here on chance takes another course.
+    pub fn reseed(&self, seed: u64) {
+        self.state().rng = fastrand::Rng::with_seed(seed);
+    }
+
+    /// The power goes now.
+    pub fn cut(&self) {
+        self.state().cut = true;
     }
 
     pub fn is_cut(&self) -> bool {
@@ -306,6 +316,11 @@ impl Disk for SimDisk {
         state.op()?;
         let pending = std::mem::take(&mut state.pending_names);
         pending.iter().for_each(|op| op.apply(&mut state.durable_names));
+        // What no name leads to any more takes no memory.
+        let State { names, durable_names, inodes, .. } = &mut *state;
+        let named: BTreeSet<usize> = names.values().chain(durable_names.values()).copied().collect();
+        let lost = inodes.iter_mut().enumerate().filter(|(i, _)| !named.contains(i));
+        lost.for_each(|(_, inode)| *inode = Inode::default());
         Ok(())
     }
 
@@ -350,7 +365,8 @@ impl DiskFile for SimFile {
     }
 
     fn write_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
-        let mut bytes: Vec<u8> = bufs.iter().flat_map(|b| b.iter().copied()).collect();
+        let mut bytes = Vec::new();
+        bufs.iter().for_each(|buf| bytes.extend_from_slice(buf));
         let result = {
             let mut state = self.disk.state();
             let result = state.op();

@@ -263,6 +263,18 @@ pub fn start(settings: Settings, events: mpsc::Sender<Event>, scope: &Scope) -> 
 }
 
 impl Events {
+    /// Without a connection: a test takes what is offered.
+    #[cfg(test)]
+    pub fn detached() -> Self {
+        Self { shared: Arc::default() }
+    }
+
+    /// What a connection does with what is offered.
+    #[cfg(test)]
+    pub fn lanes<T>(&self, act: impl FnOnce(&mut Lanes) -> T) -> T {
+        act(&mut self.shared.lock().lanes)
+    }
+
     /// Sends a document as soon as the window allows. Never blocks, never fails: what cannot be sent at all comes back
     /// as [`Event::SetAside`], a revision that is not newer than the one held is ignored.
     ///

@@ -200,6 +200,13 @@ fn is_loopback(endpoint: &str) -> bool {
 }
 
 impl Store {
+    /// One whose service is a test.
+    #[cfg(test)]
+    pub fn of(service: Arc<dyn ObjectStore>) -> Self {
+        let patience = Duration::from_secs(10);
+        Self { kind: Kind::S3(service, Arc::default()), url: "s3://test".into(), patience, slow: SLOW_LINE }
+    }
+
     /// Where objects go, without secrets.
     pub fn url(&self) -> &str {
         &self.url

@@ -144,13 +144,50 @@ struct Stretch {
     lost: bool,
 }
 
+/// Holes of one reason that overlap are one: a word that grew is told again, one from before that too when an index was
+/// built anew, and what was cut out of it is known.
+fn united(mut holes: Vec<Hole>) -> Vec<Hole> {
+    holes.sort_by_key(|hole| (hole.gap.reason as u8, hole.gap.from, hole.gap.to));
+    let mut found: Vec<Hole> = Vec::new();
+    for hole in holes {
+        match found.last_mut() {
+            Some(last) if last.gap.reason == hole.gap.reason && hole.gap.from < last.gap.to => {
+                last.gap.to = last.gap.to.max(hole.gap.to);
+                last.bytes = last.bytes.max(hole.bytes);
+            }
+            _ => found.push(hole),
+        }
+    }
+    found
+}
+
+impl Hole {
+    /// What of it is not there. An object may have gone from the disk as soon as headquarters had it, before its mark did.
+    fn without(self, intervals: &[Interval]) -> Vec<Hole> {
+        if self.gap.reason == GapReason::PacketsLost {
+            return vec![self];
+        }
+        let (mut rest, mut from) = (Vec::new(), self.gap.from);
+        let whole = Interval { from: self.gap.to, to: self.gap.to };
+        let inside = intervals.iter().filter(|i| i.from < self.gap.to && self.gap.from < i.to);
+        for held in inside.chain([&whole]) {
+            // What was told is told, however short; of what is cut out, what is shorter is jitter.
+            let least = if from == self.gap.from && held.from >= self.gap.to { Duration::ZERO } else { JITTER };
+            if held.from.since(from) > least {
+                let gap = Gap { from, to: held.from, reason: self.gap.reason };
+                rest.push(Hole { gap, bytes: self.bytes });
+            }
+            from = from.max(held.to);
+        }
+        rest
+    }
+}
+
 impl Listed {
     fn add(&mut self, object: &ObjectRef, fate: Fate) {
         let meta = &object.meta;
         let gap = |reason, bytes| Hole { gap: Gap { from: meta.from, to: meta.to, reason }, bytes };
         if let Some(missing) = meta.gap {
-            // The same gap may have grown since it was last told.
-            self.gaps.retain(|g| g.gap.from != meta.from || g.gap.reason != missing.reason);
             return self.gaps.push(gap(missing.reason, missing.bytes));
         }
         if fate == Fate::Lost {
@@ -186,8 +223,8 @@ impl Listed {
                 _ => intervals.push(Interval { from: s.from, to: s.to }),
             }
         }
-        let held = |hole: &Hole| intervals.iter().any(|i| i.from <= hole.gap.from && hole.gap.to <= i.to);
-        self.gaps.retain(|hole| hole.gap.reason == GapReason::PacketsLost || !held(hole));
+        let gaps = united(std::mem::take(&mut self.gaps));
+        self.gaps = gaps.into_iter().flat_map(|hole| hole.without(&intervals)).collect();
         self.gaps.sort_by_key(|hole| (hole.gap.from, hole.gap.to));
         self.intervals = intervals;
     }
@@ -273,5 +310,57 @@ impl Forwarder {
         self.store.put(&format!("{folder}/index.m3u8"), Bytes::from(playlist)).await?;
         self.store.put(&name, Bytes::from(json)).await?;
         Ok(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Utc {
+        Utc::from_micros((1_800_000_000 + second) * 1_000_000)
+    }
+
+    fn hole(from: i64, to: i64, bytes: u64) -> Hole {
+        Hole { gap: Gap { from: at(from), to: at(to), reason: GapReason::Evicted }, bytes }
+    }
+
+    fn held(listed: &mut Listed, from: i64, to: i64) {
+        let stretch = Stretch {
+            from: at(from),
+            to: at(to),
+            duration_us: 1,
+            init: "init".into(),
+            key: true,
+            discontinuity: false,
+            lost: false,
+        };
+        let object = Object { size: 1, sha256: String::new(), stretch: Some(stretch) };
+        listed.objects.insert(format!("{from}.m4s"), object);
+    }
+
+    fn told(listed: &mut Listed) -> Vec<(i64, i64)> {
+        listed.settle();
+        let second = |t: Utc| t.micros() / 1_000_000 - 1_800_000_000;
+        listed.gaps.iter().map(|hole| (second(hole.gap.from), second(hole.gap.to))).collect()
+    }
+
+    #[test]
+    fn what_headquarters_has_of_a_hole_is_no_part_of_it() {
+        let mut listed = Listed { gaps: vec![hole(0, 100, 9)], ..Listed::default() };
+        held(&mut listed, 40, 44);
+        held(&mut listed, 90, 104);
+        assert_eq!(told(&mut listed), [(0, 40), (44, 90)]);
+        listed.gaps.push(hole(0, 120, 11));
+        assert_eq!(told(&mut listed), [(0, 40), (44, 90), (104, 120)], "the same word, grown");
+        held(&mut listed, -1, 200);
+        assert!(told(&mut listed).is_empty());
+    }
+
+    #[test]
+    fn a_word_from_before_it_grew_that_comes_again_takes_nothing_back() {
+        let mut listed = Listed { gaps: vec![hole(0, 100, 9), hole(0, 40, 4)], ..Listed::default() };
+        assert_eq!(told(&mut listed), [(0, 100)]);
+        assert_eq!(listed.gaps[0].bytes, 9);
     }
 }

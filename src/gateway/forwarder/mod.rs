@@ -188,6 +188,7 @@ impl Forwarder {
             let paused = line.paused.map(|(until, _)| until).filter(|until| *until > now);
             let pause = paused.unwrap_or(now + LISTS_EVERY);
             tokio::select! {
+                biased;
                 Some(done) = under_way.next(), if !under_way.is_empty() => {
                     if let Some((incident, object)) = self.settle(&mut line, shared, done).await {
                         confirming.push(self.confirm(incident, object));

@@ -220,7 +220,7 @@ impl<'a> Media<'a> {
             let Ok((key, old)) = row else { return Ok(()) };
             let now = if old.delivered { self.index.get(&key)? } else { None };
             if now.is_some_and(|now| !now.delivered && now.meta.sha256 == old.meta.sha256) {
-                self.index.apply(&[Change::Delivered(key)], &mut self.uses)?;
+                self.index.apply(&[Change::Delivered(DeliveredMark::of(&old.meta))], &mut self.uses)?;
             }
         }
         Ok(())
@@ -338,13 +338,14 @@ impl<'a> Media<'a> {
             if self.index.get(&key)?.is_some() {
                 continue;
             }
+            let mark = DeliveredMark::of(&object.meta);
             let delivered = std::mem::take(&mut object.delivered);
             object.at = At { segment: LOST, offset: place, sequence: object.at.sequence };
             place += 1;
             noted += 1;
             let mut changes = vec![Change::Stored(object)];
             if delivered {
-                changes.push(Change::Delivered(key));
+                changes.push(Change::Delivered(mark));
             }
             self.index.apply(&changes, &mut self.uses)?;
         }
