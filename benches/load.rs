@@ -9,6 +9,7 @@
 //!                                                                                   its input ends
 //! load one    --to PORT --button ID                                                 a single press
 //! ```
+//! A PORT is one of this machine, or `ADDRESS:PORT`.
 //! `press --spans FILE` also writes every latency, in milliseconds, one a line.
 //! Buttons are called `b0000`, `b0001`, ... and log in with the password `--password` (default: `bench`).
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a measurement that cannot go on should say so and end")]
@@ -17,7 +18,7 @@
 use std::{
     collections::HashMap,
     io::{BufRead, BufReader, ErrorKind, Read, Write},
-    net::{Ipv4Addr, Shutdown, TcpStream},
+    net::{Shutdown, TcpStream},
     str::FromStr,
     sync::{
         Arc, Mutex,
@@ -68,7 +69,7 @@ impl Options {
 
 /// Presses at a steady rate, one button after the other, and the time until the subscriber at headquarters reads each.
 fn press(options: &Options) {
-    let (port, hq): (u16, u16) = (options.get("--to", None), options.get("--hq", None));
+    let (port, hq): (String, String) = (options.get("--to", None), options.get("--hq", None));
     let (buttons, seconds): (usize, f64) = (options.get("--buttons", Some(1000)), options.get("--seconds", Some(10.0)));
     let rate: f64 = options.get("--rate", None);
     let filter = options.text("--filter", "chowki/+/incidents/+");
@@ -76,14 +77,14 @@ fn press(options: &Options) {
     let presses = (rate * seconds) as usize;
     let log = Arc::new(Log::new(presses));
 
-    let crowd: Vec<Button> = (0..buttons).map(|i| Button::connect(port, i, options, true)).collect();
+    let crowd: Vec<Button> = (0..buttons).map(|i| Button::connect(&port, i, options, true)).collect();
     let writers: Vec<_> = crowd.iter().map(|b| b.socket.clone()).collect();
     let last_pid: Vec<_> = crowd.iter().map(|b| b.last.clone()).collect();
     let stop = Arc::new(AtomicBool::new(false));
     let mut threads: Vec<_> = crowd.into_iter().map(|b| small(move |log| b.answer(log), &log)).collect();
     threads.push({
         let (mark, stop) = (mark.clone(), stop.clone());
-        let mut hq = connect(hq, "bench-hq", None, 60);
+        let mut hq = connect(&hq, "bench-hq", None, 60);
         hq.write_all(&subscribe(&filter)).unwrap();
         small(move |log| watch(hq, &mark, log, &stop), &log)
     });
@@ -132,7 +133,7 @@ fn press(options: &Options) {
 
 /// As many presses as are acknowledged, a window of them under way on each connection.
 fn puback(options: &Options) {
-    let port: u16 = options.get("--to", None);
+    let port: String = options.get("--to", None);
     let connections: usize = options.get("--connections", Some(50));
     let window: usize = options.get("--window", Some(50));
     let seconds: f64 = options.get("--seconds", Some(5.0));
@@ -141,7 +142,7 @@ fn puback(options: &Options) {
     let acked = Arc::new(AtomicU64::new(0));
     let stop = Arc::new(AtomicBool::new(false));
     for i in 0..connections {
-        let button = Button::connect(port, i, options, false);
+        let button = Button::connect(&port, i, options, false);
         let (acked, stop, mark) = (acked.clone(), stop.clone(), mark.clone());
         thread::spawn(move || button.pump(i, window, &mark, &acked, &stop));
     }
@@ -156,12 +157,12 @@ fn puback(options: &Options) {
 
 /// Connections that only say that they are there.
 fn idle(options: &Options) {
-    let port: u16 = options.get("--to", None);
+    let port: String = options.get("--to", None);
     let connections: usize = options.get("--connections", Some(2000));
     let keep_alive: u16 = options.get("--keep-alive", Some(60));
     let sockets: Vec<TcpStream> = (0..connections)
         .map(|i| {
-            let button = Button::connect(port, i, options, true);
+            let button = Button::connect(&port, i, options, true);
             let socket = button.socket.lock().unwrap().try_clone().unwrap();
             socket.set_nonblocking(true).unwrap();
             socket
@@ -201,7 +202,7 @@ fn idle(options: &Options) {
 /// One press, acknowledged.
 fn one(options: &Options) {
     let id = options.text("--button", "b0000");
-    let mut socket = connect(options.get("--to", None), &id, Some(&options.text("--password", "bench")), 60);
+    let mut socket = connect(&options.text("--to", ""), &id, Some(&options.text("--password", "bench")), 60);
     let payload = format!("{{\"press\":\"{}\"}}", mark());
     socket.write_all(&publish(&format!("buttons/{id}/press"), 1, payload.as_bytes())).unwrap();
     let mut packets = Packets::new(socket);
@@ -218,7 +219,7 @@ struct Button {
 }
 
 impl Button {
-    fn connect(port: u16, number: usize, options: &Options, listens: bool) -> Self {
+    fn connect(port: &str, number: usize, options: &Options, listens: bool) -> Self {
         let id = format!("b{number:04}");
         let keep_alive = options.get("--keep-alive", Some(60));
         let mut socket = connect(port, &id, Some(&options.text("--password", "bench")), keep_alive);
@@ -352,8 +353,9 @@ fn small(work: impl FnOnce(&Log) + Send + 'static, log: &Arc<Log>) -> thread::Jo
 
 // ---- MQTT 3.1.1
 
-fn connect(port: u16, id: &str, password: Option<&str>, keep_alive: u16) -> TcpStream {
-    let mut socket = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("nobody listens");
+fn connect(port: &str, id: &str, password: Option<&str>, keep_alive: u16) -> TcpStream {
+    let at = if port.contains(':') { port.to_owned() } else { format!("127.0.0.1:{port}") };
+    let mut socket = TcpStream::connect(at).expect("nobody listens");
     socket.set_nodelay(true).unwrap();
     let mut body = Vec::new();
     text(&mut body, "MQTT");

@@ -656,3 +656,37 @@ async fn s3_over_tls_needs_the_ca_that_signed_it() {
     let error = objects::open(&settings).unwrap().put("a", Bytes::from(vec![3; 300_000])).await.unwrap_err();
     assert!(matches!(error, PutError::Misconfigured { .. }), "the bucket is not there, but it was asked: {error}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn media_of_a_line_that_nobody_described_go_slowly_at_first_and_faster_while_the_broker_answers_at_once() {
+    let Some(server) = moto(free_port(), None) else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let broker = mosquitto(0, dir.path(), "");
+    make_bucket(server.port);
+    let store = objects::open(&s3("evidence", format!("http://127.0.0.1:{}", server.port))).unwrap();
+    let pacer = store.pacer().unwrap();
+    let no_limit = pacer.pace().unwrap();
+    let mut uplink = start(Settings { pacer: Some(pacer.clone()), ..settings(&[broker.port]) });
+    uplink.up().await;
+    uplink.events.offer(status(1));
+    uplink.delivered(&Tag::Status, 1).await;
+    let put = async {
+        for n in 0.. {
+            store.put(&format!("{n}.m4s"), Bytes::from(vec![1; 200_000])).await.unwrap();
+        }
+    };
+    let begun = async {
+        while pacer.pace() == Some(no_limit) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let first = pacer.pace().unwrap();
+        while pacer.pace().unwrap() < first * 2 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::select! {
+        () = put => {}
+        risen = timeout(3 * LONG, begun) => risen.expect("it does not rise"),
+    }
+    uplink.stop().await;
+}

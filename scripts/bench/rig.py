@@ -128,12 +128,12 @@ def free_port():
         return s.getsockname()[1]
 
 
-def wait_for_port(port, what, seconds=20):
+def wait_for_port(port, what, seconds=20, address="127.0.0.1"):
     """Waits until something accepts."""
     until = time.monotonic() + seconds
     while True:
         with socket.socket() as s:
-            if s.connect_ex(("127.0.0.1", port)) == 0:
+            if s.connect_ex((address, port)) == 0:
                 return
         if time.monotonic() > until:
             sys.exit(f"{what} did not open port {port}")
@@ -212,9 +212,9 @@ class Peers(contextlib.ExitStack):
 
     def chowki(self, buttons=1, cameras=(), hq=None, evidence="", name="chowki", env=None, more="", unit=""):
         """A gateway of `buttons` buttons b0000... each with such a `unit`, and these cameras (place, URL); it is ready when this
-        returns."""
+        returns. Its folder may be there already."""
         home = self.dir / name
-        home.mkdir()
+        home.mkdir(exist_ok=True)
         (home / "objects").mkdir()
         secret(home / "bench.password", "bench")
         secret(home / "camera.password", "test")

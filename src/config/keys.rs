@@ -224,7 +224,7 @@ sections! {
         Required objects: ObjectsUrl = "s3://evidence";
         /// Options of the S3 store.
         Optional s3: Sub<S3>;
-        /// Ceiling for media to the object store. None when left out.
+        /// Ceiling for media to the object store. Found out for S3 when left out, none for a directory.
         Optional bandwidth: Rate<64_000> = "20Mbit/s";
     }
 

@@ -76,15 +76,6 @@ pub(super) fn headquarters(
     let address = |a: &crate::config::MqttAddress| events::Address { host: a.host.clone(), port: a.port, tls: a.tls };
     let ca = hq.ca.as_ref().map(|file| std::fs::read(file).map_err(|e| Error::File(file.display().to_string(), e)));
     let ca = ca.transpose()?;
-    let mqtt = events::Settings {
-        login: hq.login.as_ref().map(|l| (l.username.clone(), l.password.clone())),
-        client_id: hq.client_id.clone(),
-        tls_roots: match &ca {
-            Some(pem) => Some(uplink::tls::client_config(Some(pem), None)?),
-            None => None,
-        },
-        ..events::Settings::new(config.district.id.clone(), hq.mqtt.iter().map(address).collect())
-    };
     let url = match &hq.objects {
         Objects::S3 { bucket, prefix } => format!("s3://{bucket}/{prefix}"),
         Objects::File(dir) => format!("file://{}", dir.display()),
@@ -97,12 +88,23 @@ pub(super) fn headquarters(
             access_key: s3.access_key,
             virtual_hosted: !s3.path_style,
             allow_http: false,
-            ca,
+            ca: ca.clone(),
         },
         bandwidth: hq.bandwidth,
         ..objects::Settings::new(url)
     };
-    Ok((mqtt, objects::open(&objects)?))
+    let objects = objects::open(&objects)?;
+    let mqtt = events::Settings {
+        login: hq.login.as_ref().map(|l| (l.username.clone(), l.password.clone())),
+        client_id: hq.client_id.clone(),
+        tls_roots: match &ca {
+            Some(pem) => Some(uplink::tls::client_config(Some(pem), None)?),
+            None => None,
+        },
+        pacer: objects.pacer(),
+        ..events::Settings::new(config.district.id.clone(), hq.mqtt.iter().map(address).collect())
+    };
+    Ok((mqtt, objects))
 }
 
 /// What units play: our own prompts, and the district's in their place.

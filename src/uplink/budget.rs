@@ -37,6 +37,16 @@ impl Budget {
         Self { bits: u64::try_from(used).unwrap_or(u64::MAX).max(1), full: Mono::default() }
     }
 
+    /// From now on exactly so many bits a second.
+    pub fn allow(&mut self, bits: u64) {
+        self.bits = bits.max(1);
+    }
+
+    /// What these bytes are on the line, in bits.
+    pub fn on_line(bytes: usize) -> u64 {
+        (bytes as u64 + (bytes.div_ceil(SEGMENT) * HEADERS) as u64) * 8
+    }
+
     /// How many bytes are taken at a time: full segments, so that their headers are paid once, and so few that those
     /// who share the line alternate every few milliseconds.
     pub fn piece(&self) -> usize {
@@ -53,8 +63,7 @@ impl Budget {
 
     /// How long these bytes occupy the line.
     fn cost(&self, bytes: usize) -> Duration {
-        let on_line = bytes as u128 + (bytes.div_ceil(SEGMENT) * HEADERS) as u128;
-        let nanos = (on_line * 8_000_000_000).div_ceil(u128::from(self.bits));
+        let nanos = (u128::from(Self::on_line(bytes)) * 1_000_000_000).div_ceil(u128::from(self.bits));
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
 

@@ -20,6 +20,7 @@ use super::{
     Error,
     lanes::{Held, Lanes, Offer, Refused},
     link::Backhaul,
+    paced::Pacer,
     session,
 };
 use crate::{
@@ -118,6 +119,8 @@ pub struct Settings {
     pub patience: Duration,
     /// An attempt that is not answered with CONNACK within this has failed.
     pub connect_timeout: Duration,
+    /// Whom to tell how long the broker takes to answer, so that media leave the line free.
+    pub pacer: Option<Pacer>,
 }
 
 impl Settings {
@@ -134,6 +137,7 @@ impl Settings {
             keep_alive: Duration::from_secs(5),
             patience: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(5),
+            pacer: None,
         }
     }
 

@@ -44,7 +44,8 @@ pub struct Settings {
     /// One object takes at most this, and a second more for each 8 KiB; or more for what an eighth of `bandwidth` takes.
     pub patience: Duration,
     /// Ceiling in bits a second for all that is sent, headers of the line included. For `s3://` it is kept at every
-    /// moment; to a directory an object is written at once, and the next one when its time on the line has passed.
+    /// moment; to a directory an object is written at once, and the next one when its time on the line has passed. Without
+    /// one, to `s3://` goes what leaves the line free for events, see [`super::pace`].
     pub bandwidth: Option<u64>,
 }
 
@@ -124,12 +125,14 @@ pub struct Store {
     pub(super) patience: Duration,
     /// Bytes of an object that add a second to the patience.
     slow: u64,
+    /// How fast things leave.
+    pacer: Option<Pacer>,
 }
 
 #[derive(Debug, Clone)]
 pub(super) enum Kind {
     /// Opened for each object: the disk may be mounted later, or go away.
-    Directory(PathBuf, Option<Pacer>),
+    Directory(PathBuf),
     S3(Arc<dyn ObjectStore>, Arc<ETags>),
 }
 
@@ -139,14 +142,17 @@ pub fn open(settings: &Settings) -> Result<Store, Error> {
         return Err(Error::ObjectsUrl { url: settings.url.clone(), why: "it is not a URL" });
     };
     let fault = |why| Error::ObjectsUrl { url: bare(&url), why };
-    let pacer = settings.bandwidth.map(Pacer::new);
+    let mut pacer = settings.bandwidth.map(Pacer::new);
     let kind = match url.scheme() {
-        "file" => Kind::Directory(url.to_file_path().map_err(|()| fault("it names no local directory"))?, pacer),
-        "s3" => Kind::S3(s3(&url, settings, pacer)?, Arc::default()),
+        "file" => Kind::Directory(url.to_file_path().map_err(|()| fault("it names no local directory"))?),
+        "s3" => {
+            pacer.get_or_insert_with(Pacer::finding_out);
+            Kind::S3(s3(&url, settings, pacer.clone())?, Arc::default())
+        }
         _ => return Err(fault("its scheme is neither s3 nor file")),
     };
     let share = settings.bandwidth.map_or(SLOW_LINE, |bits| bits / 8 / SHARED);
-    Ok(Store { kind, url: bare(&url), patience: settings.patience, slow: share.clamp(1, SLOW_LINE) })
+    Ok(Store { kind, url: bare(&url), patience: settings.patience, slow: share.clamp(1, SLOW_LINE), pacer })
 }
 
 fn s3(url: &Url, settings: &Settings, pacer: Option<Pacer>) -> Result<Arc<dyn ObjectStore>, Error> {
@@ -204,12 +210,24 @@ impl Store {
     #[cfg(test)]
     pub fn of(service: Arc<dyn ObjectStore>) -> Self {
         let patience = Duration::from_secs(10);
-        Self { kind: Kind::S3(service, Arc::default()), url: "s3://test".into(), patience, slow: SLOW_LINE }
+        Self {
+            kind: Kind::S3(service, Arc::default()),
+            url: "s3://test".into(),
+            patience,
+            slow: SLOW_LINE,
+            pacer: None,
+        }
     }
 
     /// Where objects go, without secrets.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// What finds out how fast things may leave, where nobody said it. Whoever hears from headquarters' broker tells it
+    /// how long that took.
+    pub fn pacer(&self) -> Option<Pacer> {
+        self.pacer.clone().filter(|pacer| pacer.pace().is_some())
     }
 
     /// Stores an object under `name` (parts divided by `/`), in place of what was there, and proves that headquarters
@@ -220,7 +238,7 @@ impl Store {
     pub async fn put(&self, name: &str, bytes: Bytes) -> Result<(), PutError> {
         let path = parse(name)?;
         let size = bytes.len() as u64;
-        if let Kind::Directory(_, Some(pacer)) = &self.kind {
+        if let (Kind::Directory(_), Some(pacer)) = (&self.kind, &self.pacer) {
             tokio::time::sleep(pacer.take(bytes.len())).await;
         }
         let work = async {
@@ -231,7 +249,7 @@ impl Store {
         let answer = self.within(name, size, work).await?;
         match &self.kind {
             Kind::S3(_, etags) => self.prove(name, &bytes, &answer, etags).await,
-            Kind::Directory(dir, _) => self.within(name, size, self.prove_file(name, dir, &path, &bytes)).await,
+            Kind::Directory(dir) => self.within(name, size, self.prove_file(name, dir, &path, &bytes)).await,
         }
     }
 
@@ -277,7 +295,7 @@ impl Store {
     pub(super) async fn store(&self, name: &str) -> Result<Arc<dyn ObjectStore>, PutError> {
         match &self.kind {
             Kind::S3(store, _) => Ok(store.clone()),
-            Kind::Directory(dir, _) => Ok(Arc::new(directory(name, dir).await?)),
+            Kind::Directory(dir) => Ok(Arc::new(directory(name, dir).await?)),
         }
     }
 }

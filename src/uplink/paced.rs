@@ -5,7 +5,7 @@ use std::{
     future::Future,
     io,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -15,9 +15,10 @@ use tokio::{
     net::TcpStream,
     time::Sleep,
 };
+use tracing::trace;
 
-use super::budget::Budget;
-use crate::host::clock;
+use super::{budget::Budget, pace::Pace};
+use crate::{district::clock::Mono, host::clock};
 
 /// What the kernel holds of a connection beyond what is on its way, at most: on a line that became slower than its
 /// budget the kernel would else collect megabytes, and send them at once when the line recovers.
@@ -25,24 +26,80 @@ const UNSENT: u32 = 16 * 1024;
 
 /// A budget and all who share it. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(super) struct Pacer(Arc<Mutex<Budget>>);
+pub struct Pacer(Arc<Mutex<Shared>>);
+
+#[derive(Debug)]
+struct Shared {
+    budget: Budget,
+    /// None: somebody said how fast the line is.
+    pace: Option<Pace>,
+}
 
 impl Pacer {
     /// For a line with a ceiling of `bits` a second.
     pub(super) fn new(bits: u64) -> Self {
-        Self(Arc::new(Mutex::new(Budget::new(bits))))
+        Self(Arc::new(Mutex::new(Shared { budget: Budget::new(bits), pace: None })))
+    }
+
+    /// For a line of which nobody said how fast it is.
+    pub(super) fn finding_out() -> Self {
+        let pace = Pace::default();
+        Self(Arc::new(Mutex::new(Shared { budget: Budget::new(pace.rate()), pace: Some(pace) })))
+    }
+
+    /// Bits a second that may leave now, as far as that is being found out. None: somebody said it.
+    pub fn pace(&self) -> Option<u64> {
+        self.lock().pace.as_ref().map(Pace::rate)
     }
 
     /// Takes `bytes` out of the budget; how long they have to wait.
     pub(super) fn take(&self, bytes: usize) -> Duration {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take(bytes, clock::mono())
+        self.lock().take(bytes)
     }
 
     /// Takes a piece of what is to be sent: its size, and how long it has to wait.
     fn piece(&self, of: usize) -> (usize, Duration) {
-        let mut budget = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let piece = of.min(budget.piece());
-        (piece, budget.take(piece, clock::mono()))
+        let mut shared = self.lock();
+        let piece = of.min(shared.budget.piece());
+        (piece, shared.take(piece))
+    }
+
+    /// Whether it is to be found out what is sent does to the line.
+    pub(super) fn asks(&self) -> bool {
+        self.lock().pace.as_ref().is_some_and(Pace::is_used)
+    }
+
+    /// Headquarters' broker has answered after so long.
+    pub(super) fn answered(&self, took: Duration, now: Mono) {
+        self.lock().change(|pace| pace.answered(took, now));
+    }
+
+    /// No broker answers.
+    pub(super) fn unheard(&self, now: Mono) {
+        self.lock().change(|pace| pace.unheard(now));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shared> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shared {
+    fn take(&mut self, bytes: usize) -> Duration {
+        if let Some(pace) = &mut self.pace {
+            pace.sent(Budget::on_line(bytes));
+        }
+        self.budget.take(bytes, clock::mono())
+    }
+
+    fn change(&mut self, learn: impl FnOnce(&mut Pace)) {
+        let Some(pace) = &mut self.pace else { return };
+        let before = pace.rate();
+        learn(pace);
+        if pace.rate() != before {
+            trace!(bits = pace.rate(), "pace");
+            self.budget.allow(pace.rate());
+        }
     }
 }
 

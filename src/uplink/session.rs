@@ -24,6 +24,10 @@ const FAREWELL: Duration = Duration::from_secs(1);
 const DEAF: Duration = Duration::from_secs(300);
 /// With nothing else to wait for, look again after this.
 const IDLE: Duration = Duration::from_secs(3600);
+/// While media leave at a pace that is being found out, the broker is asked so often how long it takes.
+const ASK: Duration = Duration::from_millis(200);
+/// A broker that does not answer that question for so long does not answer it at all.
+const MUTE: Duration = Duration::from_secs(10);
 
 /// Runs until `stopping` resolves.
 pub(super) async fn run(
@@ -93,6 +97,9 @@ impl Task {
         loop {
             self.tell_state();
             let now = clock::mono();
+            if let Some(pacer) = &self.settings.pacer {
+                pacer.unheard(now);
+            }
             let due = self.link.next_attempt();
             if now >= due {
                 return Next::GoOn;
@@ -125,6 +132,7 @@ impl Task {
             if wire.connected && !wire.paused {
                 self.send(&client, &mut wire)?;
             }
+            self.ask(&client, &mut wire);
             let due = self.due(&wire);
             tokio::select! {
                 biased;
@@ -191,6 +199,7 @@ impl Task {
             rumqttc::Event::Outgoing(Outgoing::PingReq) => {
                 wire.sending(clock::mono());
                 wire.pinging = true;
+                wire.pinged = Some(clock::mono());
             }
             rumqttc::Event::Outgoing(Outgoing::AwaitAck(id)) => {
                 self.broken(
@@ -225,6 +234,11 @@ impl Task {
             }
             Packet::PingResp => {
                 wire.pinging = false;
+                self.heard(wire.pinged.take());
+                self.proven(wire);
+            }
+            Packet::UnsubAck(_) => {
+                self.heard(wire.asked.take());
                 self.proven(wire);
             }
             Packet::Publish(publish) => self.commanded(publish),
@@ -253,6 +267,29 @@ impl Task {
         // The queue has room. Without a SUBACK, the deadline ends the connection.
         wire.subscribing = true;
         let _ = client.try_subscribe(self.settings.commands_topic(), QoS::AtLeastOnce);
+    }
+
+    /// Asks how long the broker takes, in the way of events, while media go too: by a question that every broker answers at
+    /// once and that changes nothing.
+    fn ask(&self, client: &AsyncClient, wire: &mut Wire) {
+        let Some(pacer) = &self.settings.pacer else { return };
+        let now = clock::mono();
+        if wire.proven.is_none() || wire.asked.is_some_and(|since| now.since(since) >= MUTE) {
+            return pacer.unheard(now);
+        }
+        if wire.asked.is_none() && now >= wire.ask_at && pacer.asks() && wire.closing.is_none() {
+            let asked = client.try_unsubscribe(format!("{}/none", self.settings.commands_topic()));
+            wire.asked = asked.is_ok().then_some(now);
+            wire.ask_at = now + ASK;
+        }
+    }
+
+    /// The broker has answered what was sent then.
+    fn heard(&self, sent: Option<Mono>) {
+        if let (Some(pacer), Some(sent)) = (&self.settings.pacer, sent) {
+            let now = clock::mono();
+            pacer.answered(now.since(sent), now);
+        }
     }
 
     /// The broker has answered something.
@@ -297,7 +334,8 @@ impl Task {
         let now = clock::mono();
         let deaf = self.deaf_until.filter(|_| wire.connected);
         let suspects = wire.suspects_at().filter(|at| *at > now);
-        [self.stalled_at(wire), self.link.next_change(now), deaf, suspects, wire.closing]
+        let ask = self.settings.pacer.as_ref().map(|_| wire.ask_at.max(now + ASK));
+        [self.stalled_at(wire), self.link.next_change(now), deaf, suspects, wire.closing, ask]
             .into_iter()
             .flatten()
             .fold(now + IDLE, Mono::min)

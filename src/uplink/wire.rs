@@ -25,6 +25,11 @@ pub(super) struct Wire {
     pub(super) unacked: VecDeque<(u16, Ticket)>,
     pub(super) subscribing: bool,
     pub(super) pinging: bool,
+    /// Since when the ping is out, and the question how long the broker takes.
+    pub(super) pinged: Option<Mono>,
+    pub(super) asked: Option<Mono>,
+    /// When that may be asked again.
+    pub(super) ask_at: Mono,
     /// When something came back last, or when something was sent first after a silence.
     pub(super) progress: Mono,
     /// Nothing is read, because the reader of our events is slow.
@@ -44,6 +49,9 @@ impl Wire {
             unacked: VecDeque::new(),
             subscribing: false,
             pinging: false,
+            pinged: None,
+            asked: None,
+            ask_at: now,
             progress: now,
             paused: false,
             closing: None,
