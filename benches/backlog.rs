@@ -114,6 +114,7 @@ fn meta(camera: CameraId, buffer: Buffer, round: i64, first: Utc, payload: &Byte
         kept: Kept::Buffer { buffer },
         urgent: false,
         gap: None,
+        chunk: 0,
         camera,
         rank: 0,
         name: format!("{}/{time}.m4s", day_of(from, clock::boot_id())),

@@ -154,6 +154,7 @@ fn store(dir: &Path, load: Load) -> Vec<Duration> {
                 kept: chowki::spool::Kept::Evidence { incident },
                 urgent: false,
                 gap: None,
+                chunk: 0,
                 camera: camera.clone(),
                 rank: 0,
                 name: format!("{number:05}.m4s"),

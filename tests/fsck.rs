@@ -79,6 +79,7 @@ fn store(media: &Path) {
                 kept: Kept::Evidence { incident: IncidentId::derive(1_700_000_000_000, b"test") },
                 urgent: false,
                 gap: None,
+                chunk: 0,
                 camera: "cam-1".parse().unwrap(),
                 rank: 0,
                 name: format!("{number:05}.m4s"),

@@ -45,6 +45,7 @@ fn meta(incident: IncidentId, cam: &str, rank: u16, number: u32) -> ObjectMeta {
         kept: chowki::spool::Kept::Evidence { incident },
         urgent: false,
         gap: None,
+        chunk: 0,
         camera: camera(cam),
         rank,
         name: if number == 0 { "init.mp4".into() } else { format!("{number:05}.m4s") },

@@ -79,6 +79,7 @@ fn seed(dir: &Path, count: u32, size: usize) -> BTreeMap<String, String> {
                 kept: chowki::spool::Kept::Evidence { incident },
                 urgent: false,
                 gap: None,
+                chunk: 0,
                 camera: "c1".parse().unwrap(),
                 rank: 0,
                 name: format!("{number:05}.m4s"),

@@ -147,6 +147,7 @@ fn meta(whose: &Whose, name: String, number: u32, bytes: &Bytes, extra: &Extra) 
         sha256: sha256(bytes),
         size: bytes.len() as u64,
         gap: None,
+        chunk: 0,
         extra: serde_json::to_value(extra).unwrap_or_default(),
     }
 }

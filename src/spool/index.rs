@@ -16,7 +16,9 @@ use sled::{Db, Tree};
 
 use super::{
     error::Error,
-    object::{BUFFERS, DeliveredMark, MediaLane, ObjectRef, buffer_prefix, camera_prefix, incident_prefix, sortable},
+    object::{
+        At, BUFFERS, DeliveredMark, MediaLane, ObjectRef, buffer_prefix, camera_prefix, incident_prefix, sortable,
+    },
     retention::SegmentUse,
 };
 use crate::district::{
@@ -57,7 +59,7 @@ pub(super) struct Index {
 }
 
 /// Counts up when rows change their meaning. An index of another version is built anew.
-const VERSION: &[u8] = b"2";
+const VERSION: &[u8] = b"3";
 
 fn failed(doing: &'static str) -> impl FnOnce(sled::Error) -> Error {
     move |e| Error::Index { doing, error: e.to_string() }
@@ -125,8 +127,7 @@ impl Index {
             } else {
                 // The same bytes written again elsewhere are as delivered as before.
                 row.delivered = old.delivered && old.meta.sha256 == object.meta.sha256;
-                self.by_segment.remove(segment_key(&old)).map_err(failed("remove a row"))?;
-                count(uses, &old, -1);
+                self.leave(&old, uses)?;
             }
         }
         let bytes = serde_json::to_vec(&row).map_err(unreadable)?;
@@ -136,9 +137,22 @@ impl Index {
         } else {
             self.pending.insert(row.meta.pending_key(), key.as_slice()).map_err(failed("write a row"))?;
         }
-        let known = self.by_segment.insert(segment_key(&row), key).map_err(failed("write a row"))?;
-        if known.is_none() {
-            count(uses, &row, 1);
+        for at in row.places() {
+            let known = self.by_segment.insert(segment_key(at), key.as_slice()).map_err(failed("write a row"))?;
+            if known.is_none() {
+                count(uses, &row, at, 1);
+            }
+        }
+        Ok(())
+    }
+
+    /// Of an object that lies elsewhere from now on, or nowhere.
+    fn leave(&self, object: &ObjectRef, uses: &mut BTreeMap<u64, SegmentUse>) -> Result<(), Error> {
+        for at in object.places() {
+            let known = self.by_segment.remove(segment_key(at)).map_err(failed("remove a row"))?;
+            if known.is_some() {
+                count(uses, object, at, -1);
+            }
         }
         Ok(())
     }
@@ -150,7 +164,9 @@ impl Index {
             row.delivered = true;
             let bytes = serde_json::to_vec(&row).map_err(unreadable)?;
             self.objects.insert(&key, bytes).map_err(failed("write an object"))?;
-            count_undelivered(uses, &row, -1);
+            for at in row.places() {
+                count_undelivered(uses, &row, at, -1);
+            }
         }
         self.pending.remove(row.meta.pending_key()).map(drop).map_err(failed("remove a row"))
     }
@@ -226,9 +242,13 @@ impl Index {
     pub fn is_whole(&self, object: &ObjectRef) -> Result<bool, Error> {
         let key = object.meta.key();
         let waits = self.pending.get(object.meta.pending_key()).map_err(failed("read what is pending"))?;
-        let lies = self.by_segment.get(segment_key(object)).map_err(failed("read a segment"))?;
         let is_key = |row: Option<sled::IVec>| row.is_some_and(|row| row == key);
-        Ok(is_key(lies) && (object.delivered || is_key(waits)))
+        for at in object.places() {
+            if !is_key(self.by_segment.get(segment_key(at)).map_err(failed("read a segment"))?) {
+                return Ok(false);
+            }
+        }
+        Ok(object.delivered || is_key(waits))
     }
 
     /// How many rows say that something waits that is delivered or not there; but for the objects of `marks`, of which
@@ -247,7 +267,7 @@ impl Index {
     #[cfg(test)]
     pub fn tear(&self, object: &ObjectRef) {
         self.pending.remove(object.meta.pending_key()).unwrap();
-        self.by_segment.remove(segment_key(object)).unwrap();
+        self.by_segment.remove(segment_key(object.at)).unwrap();
     }
 
     pub fn seal(&self, segment: u64, sealed: Sealed) -> Result<(), Error> {
@@ -269,9 +289,10 @@ impl Index {
         let mut uses = BTreeMap::new();
         for row in self.by_segment.iter() {
             let (place, key) = row.map_err(failed("read segments"))?;
-            let segment = number(&place)?;
-            match self.get(&key)?.filter(|o| o.at.segment == segment) {
-                Some(object) => count(&mut uses, &object, 1),
+            let object = self.get(&key)?;
+            let here = object.as_ref().and_then(|o| o.places().find(|at| segment_key(*at) == *place));
+            match object.zip(here) {
+                Some((object, at)) => count(&mut uses, &object, at, 1),
                 // A segment was being forgotten when the process died.
                 None => drop(self.by_segment.remove(&place).map_err(failed("remove a row"))?),
             }
@@ -279,40 +300,49 @@ impl Index {
         Ok(uses)
     }
 
-    /// The objects of a segment, in order.
+    /// The objects with something in a segment, in order.
     pub fn objects_in(&self, segment: u64) -> Result<Vec<ObjectRef>, Error> {
-        let mut found = Vec::new();
+        let (mut found, mut seen) = (Vec::new(), BTreeSet::new());
         for key in self.by_segment.scan_prefix(segment.to_be_bytes()).values() {
-            found.extend(self.get(&key.map_err(failed("read a segment"))?)?);
+            let key = key.map_err(failed("read a segment"))?;
+            if seen.insert(key.clone()) {
+                found.extend(self.get(&key)?);
+            }
         }
         Ok(found)
     }
 
-    /// Forgets a segment and its objects.
-    pub fn forget(&self, segment: u64) -> Result<(), Error> {
+    /// Forgets a segment and its objects; what else lies of them in others counts there no more.
+    pub fn forget(&self, segment: u64, uses: &mut BTreeMap<u64, SegmentUse>) -> Result<(), Error> {
+        let mut others = BTreeSet::new();
         for object in self.objects_in(segment)? {
-            self.remove(&object)?;
+            others.extend(object.places().map(|at| at.segment));
+            self.forget_object(&object, uses)?;
         }
-        self.sealed.remove(segment.to_be_bytes()).map(drop).map_err(failed("remove a row"))
+        self.sealed.remove(segment.to_be_bytes()).map_err(failed("remove a row"))?;
+        uses.remove(&segment);
+        others.remove(&segment);
+        for other in others {
+            let sealed = self.sealed.contains_key(other.to_be_bytes()).map_err(failed("read sealed segments"))?;
+            if let Some(held) = uses.get(&other).filter(|_| sealed) {
+                self.seal(other, Sealed { bytes: held.bytes, objects: held.objects })?;
+            }
+        }
+        Ok(())
     }
 
     /// Forgets one object.
     pub fn forget_object(&self, object: &ObjectRef, uses: &mut BTreeMap<u64, SegmentUse>) -> Result<(), Error> {
-        count(uses, object, -1);
-        self.remove(object)
-    }
-
-    fn remove(&self, object: &ObjectRef) -> Result<(), Error> {
         self.pending.remove(object.meta.pending_key()).map_err(failed("remove a row"))?;
         self.objects.remove(object.meta.key()).map_err(failed("remove a row"))?;
-        self.by_segment.remove(segment_key(object)).map(drop).map_err(failed("remove a row"))
+        self.leave(object, uses)
     }
 }
 
-fn segment_key(object: &ObjectRef) -> [u8; 16] {
+fn segment_key(at: At) -> [u8; 16] {
     let mut key = [0; 16];
-    key[..8].copy_from_slice(&object.at.segment.to_be_bytes());
-    key[8..].copy_from_slice(&object.at.offset.to_be_bytes());
+    key[..8].copy_from_slice(&at.segment.to_be_bytes());
+    key[8..].copy_from_slice(&at.offset.to_be_bytes());
     key
 }
 
@@ -322,25 +352,32 @@ fn number(key: &[u8]) -> Result<u64, Error> {
     Ok(u64::from_be_bytes(bytes))
 }
 
-fn count(uses: &mut BTreeMap<u64, SegmentUse>, object: &ObjectRef, by: i64) {
-    let number = object.at.segment;
+/// Counts what lies of an object there.
+fn count(uses: &mut BTreeMap<u64, SegmentUse>, object: &ObjectRef, at: At, by: i64) {
+    let number = at.segment;
     let held = uses.entry(number).or_insert(SegmentUse { number, ..SegmentUse::default() });
     held.objects = held.objects.saturating_add_signed(by);
+    if at == object.at {
+        held.ends = held.ends.saturating_add_signed(by);
+    }
     if object.meta.kept.incident().is_some() {
         held.evidence = held.evidence.saturating_add_signed(by);
     }
     if !object.delivered {
-        count_undelivered(uses, object, by);
+        count_undelivered(uses, object, at, by);
     }
 }
 
-fn count_undelivered(uses: &mut BTreeMap<u64, SegmentUse>, object: &ObjectRef, by: i64) {
-    let Some(held) = uses.get_mut(&object.at.segment) else { return };
+fn count_undelivered(uses: &mut BTreeMap<u64, SegmentUse>, object: &ObjectRef, at: At, by: i64) {
+    let Some(held) = uses.get_mut(&at.segment) else { return };
     held.undelivered = held.undelivered.saturating_add_signed(by);
+    if at == object.at {
+        held.waiting = held.waiting.saturating_add_signed(by);
+    }
     if object.meta.stays() {
         held.stays = held.stays.saturating_add_signed(by);
-        // Its record's size, but for what is known of it beside its bytes.
-        let bytes = i64::try_from(object.meta.size).unwrap_or(i64::MAX) + 1_024;
+        // Its record's size, but for what is known of it beside its bytes; of chunks, as if they had equal ones.
+        let bytes = i64::try_from(object.meta.size / (object.before.len() as u64 + 1)).unwrap_or(i64::MAX) + 1_024;
         held.stays_bytes = held.stays_bytes.saturating_add_signed(by * bytes);
     }
 }

@@ -296,10 +296,10 @@ impl Log {
         }
     }
 
-    /// Cuts a segment of an earlier process to what counts of it. Best effort: what is beyond does not count anyway.
+    /// Cuts a segment of an earlier process to what counts of it, durably. Best effort: what is beyond does not count anyway.
     pub fn cut(&self, number: u64, len: u64) {
         let path = self.dir.join(file_name(number));
-        let cut = self.disk.open(&path).and_then(|f| f.truncate(len));
+        let cut = self.disk.open(&path).and_then(|f| f.truncate(len).and_then(|()| f.sync_data()));
         if let Err(error) = cut {
             tracing::warn!(%error, path = %path.display(), "the unfinished tail of a segment stays");
         }

@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tokio::sync::{mpsc, watch};
 
 pub use super::object::{Buffer, Kept, MediaLane, Missing, ObjectMeta, ObjectRef};
@@ -28,7 +28,7 @@ use super::{
     log::LogSettings,
     media_recovery::{self, Opened},
     media_writer::{Item, Work, Writer},
-    object::DeliveredMark,
+    object::{At, DeliveredMark},
     queue::{Queue, Ticket},
     recent::Recent,
     recovery::Report,
@@ -214,7 +214,8 @@ impl MediaStore {
     ) -> Result<(Self, Writer, mpsc::Receiver<Vec<Evicted>>, Report), Error> {
         let segment_bytes = settings.segment_bytes.min(MediaSettings::share_of(settings.quota));
         let log_settings = LogSettings { purpose: Purpose::Media, segment_bytes, spares: 0 };
-        let Opened { log, index, uses, gone, report } = media_recovery::open(disk.clone(), dir, log_settings)?;
+        let Opened { log, index, uses, unwritten, gone, report } =
+            media_recovery::open(disk.clone(), dir, log_settings)?;
         let (health, _) = watch::channel(Health::Ok);
         let shared = Arc::new(Shared {
             disk,
@@ -232,7 +233,7 @@ impl MediaStore {
             // The channel was made large enough.
             let _ = evictions.try_send(parts);
         }
-        let mut writer = Writer::new(log, uses, settings, shared.clone(), evictions);
+        let mut writer = Writer::new(log, uses, unwritten, settings, shared.clone(), evictions);
         writer.miss(&vanished);
         writer.publish();
         let handle = Arc::new(Handle { shared, thread: Mutex::new(None) });
@@ -255,13 +256,21 @@ impl MediaStore {
     /// Stores an object; the ticket resolves when it is durable and in the index. Never waits: [`Error::Full`] when too
     /// much waits for the disk already, and then the recorder writes a gap.
     pub fn append(&self, meta: ObjectMeta, payload: Bytes) -> Result<Ticket<ObjectRef>, Error> {
+        self.append_chunk(meta, payload, false)
+    }
+
+    /// Stores the next chunk of an object, which [`ObjectMeta::chunk`] counts; its meta speaks of all of the object so far,
+    /// and is of the same name. While `more` of it is to come, nobody else hears of it. After a crash it ends where it is.
+    /// The ticket resolves when the chunk is durable. One that is refused, or fails, must not be followed by the next: a
+    /// chunk of no bytes that is the last ends the object where it is.
+    pub fn append_chunk(&self, meta: ObjectMeta, payload: Bytes, more: bool) -> Result<Ticket<ObjectRef>, Error> {
         if payload.len() > MAX_PAYLOAD {
             return Err(Error::TooLarge { bytes: payload.len() as u64, limit: MAX_PAYLOAD as u64 });
         }
         let encoded = meta.encode()?;
         let cost = (RECORD_HEADER + encoded.len() + payload.len()) as u64;
         let (done, ticket) = Ticket::new();
-        let item = Item::Object { meta, payload, done };
+        let item = Item::Object { meta, payload, more, done };
         self.handle.shared.queue.try_push(cost, Work { item, encoded, cost })?;
         Ok(ticket)
     }
@@ -360,17 +369,32 @@ impl Shared {
     pub fn read(&self, object: &ObjectRef) -> Result<Bytes, Error> {
         // It may have been moved since the reference was made, or be gone.
         let current = self.index().get(&object.meta.key())?.ok_or_else(|| Error::Gone(object.to_string()))?;
-        let at = current.at;
-        let path = self.dir.join(file_name(at.segment));
-        let file = self.disk.open(&path).map_err(|e| match e.kind() {
-            std::io::ErrorKind::NotFound => Error::Gone(object.to_string()),
-            _ => Error::io("open", &path)(e),
-        })?;
-        match read_record(&*file, at.segment, at.offset).map_err(Error::io("read", &path))? {
-            Ok(record) if record.header.sequence == at.sequence => Ok(record.payload),
-            Ok(_) => Err(Error::Damaged { path, offset: at.offset, why: "another record is there" }),
-            Err(why) => Err(Error::Damaged { path, offset: at.offset, why }),
-        }
+        read_object(&self.disk, &self.dir, &current)
+    }
+}
+
+/// An object's bytes from where it lies, checked.
+pub(super) fn read_object(disk: &Arc<dyn Disk>, dir: &Path, object: &ObjectRef) -> Result<Bytes, Error> {
+    if object.before.is_empty() {
+        return read_chunk(disk, dir, object, object.at);
+    }
+    let mut bytes = BytesMut::with_capacity(usize::try_from(object.meta.size).unwrap_or(0).min(MAX_PAYLOAD));
+    for at in object.places() {
+        bytes.extend_from_slice(&read_chunk(disk, dir, object, at)?);
+    }
+    Ok(bytes.freeze())
+}
+
+fn read_chunk(disk: &Arc<dyn Disk>, dir: &Path, object: &ObjectRef, at: At) -> Result<Bytes, Error> {
+    let path = dir.join(file_name(at.segment));
+    let file = disk.open(&path).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => Error::Gone(object.to_string()),
+        _ => Error::io("open", &path)(e),
+    })?;
+    match read_record(&*file, at.segment, at.offset).map_err(Error::io("read", &path))? {
+        Ok(record) if record.header.sequence == at.sequence => Ok(record.payload),
+        Ok(_) => Err(Error::Damaged { path, offset: at.offset, why: "another record is there" }),
+        Err(why) => Err(Error::Damaged { path, offset: at.offset, why }),
     }
 }
 

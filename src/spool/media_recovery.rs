@@ -7,16 +7,20 @@ use std::{
     sync::Arc,
 };
 
+use bytes::Bytes;
+
 use super::{
+    chunks::Chunks,
     disk::Disk,
     error::Error,
     index::{Change, Index, Sealed},
     log::{Log, LogSettings, Outgoing},
+    media_log::read_object,
     object::{At, DeliveredMark, ObjectMeta, ObjectRef},
     recovery::{Found, Report, read_segments},
     retention::SegmentUse,
     scan::{Depth, read_header, read_record},
-    segment::{FIRST, LAST, Located, Purpose, SEGMENT_HEADER, file_name, number_of},
+    segment::{Located, Purpose, SEGMENT_HEADER, file_name, number_of},
 };
 
 /// Record kind: a media object; meta says what, payload is its bytes.
@@ -35,9 +39,25 @@ pub(super) struct Opened {
     pub index: Index,
     /// What each segment holds.
     pub uses: BTreeMap<u64, SegmentUse>,
+    /// What the disk refused to write again.
+    pub unwritten: Unwritten,
     /// Objects whose segment is no longer there.
     pub gone: Vec<Vec<ObjectRef>>,
     pub report: Report,
+}
+
+/// The log's unproven end, which is to be written before anything else is.
+pub(super) struct Unwritten {
+    /// In order.
+    pub records: Vec<Located>,
+    /// The first segment that the next start must read again for that, if it comes before.
+    since: u64,
+}
+
+impl Unwritten {
+    fn nothing() -> Self {
+        Self { records: Vec::new(), since: u64::MAX }
+    }
 }
 
 /// Opens log and index, and makes them agree.
@@ -74,9 +94,9 @@ pub(super) fn open_to_repair(
         Err(Trouble::Index(error)) => return Err(Error::Index { doing: "be rebuilt", error }),
         Err(Trouble::Disk(error)) => return Err(error),
     };
-    let Loaded { log, uses, gone, mut report } = loaded;
+    let Loaded { log, uses, unwritten, gone, mut report } = loaded;
     report.rebuilt = rebuilt;
-    Ok(Opened { log, index, uses, gone, report })
+    Ok(Opened { log, index, uses, unwritten, gone, report })
 }
 
 /// Sets the index aside and builds it anew from a log that is being written. What is not synced yet is not in it.
@@ -87,9 +107,9 @@ pub(super) fn rebuild(
 ) -> Result<(Index, BTreeMap<u64, SegmentUse>), Error> {
     let index = fresh_index(dir, why)?;
     let (segments, _) = read_segments(disk, dir, Purpose::Media, |_, _| Some(Depth::Headers))?;
-    let mut uses = BTreeMap::new();
+    let (mut uses, mut chunks) = (BTreeMap::new(), Chunks::default());
     for segment in &segments {
-        index.apply(&changes(segment.number, segment.scanned.records.iter()), &mut uses)?;
+        index.apply(&changes(segment.number, segment.scanned.records.iter(), &mut chunks), &mut uses)?;
         uses.entry(segment.number).or_insert(SegmentUse { number: segment.number, ..SegmentUse::default() }).bytes =
             segment.scanned.bytes;
     }
@@ -168,8 +188,61 @@ struct Opening<'a> {
 struct Loaded {
     log: Log,
     uses: BTreeMap<u64, SegmentUse>,
+    unwritten: Unwritten,
     gone: Vec<Vec<ObjectRef>>,
     report: Report,
+}
+
+/// The log's end as it was found.
+struct End {
+    tail: Tail,
+    /// What is to be written instead of it.
+    records: Vec<Located>,
+    /// How much counts of segments with something unfinished.
+    kept: BTreeMap<u64, u64>,
+    /// The first segment with something of these.
+    since: u64,
+    /// Segments that count for nothing.
+    never_begun: BTreeSet<u64>,
+}
+
+/// All of an object in one record.
+fn in_one(object: &ObjectRef, payloads: Vec<Bytes>) -> Result<Located, Error> {
+    let meta = ObjectMeta { chunk: 0, ..object.meta.clone() };
+    let payload = match payloads.as_slice() {
+        [whole] => whole.clone(),
+        chunks => chunks.concat().into(),
+    };
+    Ok(Located { payload, ..Located::made(OBJECT, meta.encode()?.into()) })
+}
+
+/// Up to where a segment's records are below a sequence.
+fn kept_of(segment: &Found, below: u64) -> u64 {
+    let records = segment.scanned.records.iter();
+    records.rev().find(|r| r.header.sequence < below).map_or(SEGMENT_HEADER, Located::end)
+}
+
+/// Where the unfinished part of a segment begins, if it has one.
+fn unfinished(segment: &Found, below: u64) -> Option<(u64, u64)> {
+    let kept = kept_of(segment, below);
+    let damaged = segment.scanned.damage.iter().any(|d| d.to > kept);
+    let records = segment.scanned.records.last().is_some_and(|r| r.end() > kept);
+    (damaged || records).then_some((segment.number, kept))
+}
+
+/// The first of the newest segments between which none is missing.
+fn unbroken(segments: &[Found]) -> u64 {
+    let mut since = u64::MAX;
+    let mut next = u64::MAX;
+    for segment in segments.iter().rev() {
+        let first = segment.header.first_sequence;
+        let end = segment.scanned.records.last().map_or(first, |r| r.header.sequence + 1);
+        if since != u64::MAX && end < next {
+            break;
+        }
+        (since, next) = (segment.number, segment.header.unused().start);
+    }
+    since
 }
 
 /// Records after the proven part, sound and with their payloads, by sequence.
@@ -193,18 +266,29 @@ impl Opening<'_> {
 
         let mut report = Report { segments: segments.len(), ..Report::default() };
         let tail = self.tail(&segments, &newest, (proven, &again), &mut report)?;
+        prefer_what_is_there(index, &segments, &sizes, (&newest, &again), &mut uses)?;
         check_agreement(index, &segments, &tail, proven)?;
-        prefer_what_is_there(index, &segments, &sizes, &newest, &mut uses)?;
+        let mut chunks = Chunks::default();
         for segment in &segments {
             report.records += segment.scanned.records.len() as u64;
             let below = proven.min(again_in(&again, segment.number));
             let before = segment.scanned.records.iter().filter(|r| r.header.sequence < below);
-            index.apply(&changes(segment.number, before), &mut uses)?;
+            index.apply(&changes(segment.number, before, &mut chunks), &mut uses)?;
         }
-        let log = self.finish(index, &segments, &tail, proven, &mut uses, &mut report)?;
-        let gone = self.reconcile(index, &mut uses, log.current_segment())?;
+        // Of what began before a segment that has gone, the end may have gone too.
+        let unbroken = unbroken(&segments);
+        chunks.retain(|object| object.at.segment >= unbroken);
+        let since = chunks.first_segment().min(newest.first().copied().unwrap_or(u64::MAX));
+        let records = self.end(&tail, chunks)?;
+        let never_begun: BTreeSet<u64> =
+            segments.iter().map(|s| s.number).filter(|n| again_in(&again, *n) == 0).collect();
+        let begun = segments.iter().filter(|s| newest.contains(&s.number) && !never_begun.contains(&s.number));
+        let kept = begun.filter_map(|s| unfinished(s, proven.min(again_in(&again, s.number)))).collect();
+        let end = End { tail, records, kept, since, never_begun };
+        let (log, unwritten) = self.finish(index, end, proven, &mut uses, &mut report)?;
+        let gone = self.reconcile(index, &mut uses, &log, &unwritten)?;
         index.flush()?;
-        Ok(Loaded { log, uses, gone, report })
+        Ok(Loaded { log, uses, unwritten, gone, report })
     }
 
     /// The last that had begun, which may be unfinished, as may the one before it when its successor was the answer to an
@@ -241,8 +325,7 @@ impl Opening<'_> {
             let scanned = &segment.scanned;
             let records = &scanned.records;
             let again = again_in(again, segment.number);
-            let counts = |r: &&Located| r.header.sequence < proven.min(again);
-            let kept = records.iter().rfind(counts).map_or(SEGMENT_HEADER, Located::end);
+            let kept = kept_of(segment, proven.min(again));
             let (inside, unfinished): (Vec<_>, Vec<_>) = scanned.damage.iter().cloned().partition(|d| d.from < kept);
             report.damage.extend(inside.into_iter().map(|d| (segment.number, d)));
             report.dropped_bytes += unfinished.iter().map(|d| d.to - d.from).sum::<u64>();
@@ -282,8 +365,12 @@ impl Opening<'_> {
                     durable = durable.max(segment.header.unused().start);
                     least = least.min(segment.header.unused().start);
                 }
-                // Until its opening is whole, a tail that is written again in it counts where it was.
-                Some(segment) => proven = proven.max(segment.header.unused().start),
+                // Until its opening is whole, a tail that is written again in it counts where it was; and nobody was told
+                // of anything else in it.
+                Some(segment) => {
+                    proven = proven.max(segment.header.unused().start);
+                    again.insert(number, 0);
+                }
                 None => {
                     let path = self.dir.join(file_name(number));
                     let header = self.disk.open(&path).and_then(|file| read_header(&*file));
@@ -315,16 +402,53 @@ impl Opening<'_> {
         Ok(true)
     }
 
-    /// Writes the tail again and cuts it off where it was. Where the disk refuses, it stays where it is: it was readable.
+    /// The tail as it is to be written again. What was being written when the process died ends where it is: all that there
+    /// is of it goes into one record.
+    fn end(&self, tail: &Tail, mut chunks: Chunks) -> Result<Vec<Located>, Error> {
+        let mut payloads: BTreeMap<Vec<u8>, Vec<Bytes>> = BTreeMap::new();
+        chunks.retain(|object| {
+            let read = read_object(&self.disk, self.dir, object);
+            let read = read.inspect_err(|error| tracing::error!(%error, %object, "what was being recorded is damaged"));
+            read.is_ok_and(|bytes| payloads.insert(object.meta.key(), vec![bytes]).is_none())
+        });
+        let mut records = Vec::new();
+        for (number, record) in tail.values() {
+            let at = At { segment: *number, offset: record.offset, sequence: record.header.sequence };
+            let flags = record.header.flags;
+            let meta = (record.header.kind == OBJECT).then(|| serde_json::from_slice::<ObjectMeta>(&record.meta));
+            let Some(Ok(meta)) = meta else {
+                records.push(record.clone());
+                continue;
+            };
+            if !chunks.is_next(&meta, flags) {
+                continue;
+            }
+            let payload = payloads.entry(meta.key()).or_default();
+            if meta.chunk == 0 {
+                payload.clear();
+            }
+            payload.push(record.payload.clone());
+            if let Some(object) = chunks.take(meta, flags, at) {
+                records.push(in_one(&object, payloads.remove(&object.meta.key()).unwrap_or_default())?);
+            }
+        }
+        for object in chunks.all() {
+            records.push(in_one(object, payloads.remove(&object.meta.key()).unwrap_or_default())?);
+        }
+        Ok(records)
+    }
+
+    /// Writes the tail again and cuts it off where it was. Where the disk refuses, it is given back, to be written before
+    /// all else.
     fn finish(
         &self,
         index: &Index,
-        segments: &[Found],
-        tail: &Tail,
+        end: End,
         proven: u64,
         uses: &mut BTreeMap<u64, SegmentUse>,
         report: &mut Report,
-    ) -> Result<Log, Error> {
+    ) -> Result<(Log, Unwritten), Error> {
+        let End { tail, records, kept, since, never_begun } = end;
         let next_sequence = tail.keys().next_back().map_or(proven, |last| last + 1);
         // The next segment says of the tail's sequences that they do not count any more.
         let skipped = u32::try_from(next_sequence - proven).unwrap_or(u32::MAX);
@@ -332,37 +456,39 @@ impl Opening<'_> {
         let mut log = Log::new(self.disk.clone(), self.dir, self.settings, numbers, self.aside.clone())?;
         // The last of them may be gone while the index still knows what was in it.
         log.number_above(uses.keys().next_back().copied().unwrap_or(0));
-        if tail.is_empty() {
-            return Ok(log);
+        if records.is_empty() {
+            self.cut(&mut log, kept, &never_begun);
+            return Ok((log, Unwritten::nothing()));
         }
-        let batch: Vec<Outgoing<'_>> = tail.values().map(|(_, record)| outgoing(record)).collect();
+        let batch: Vec<Outgoing<'_>> = records.iter().map(outgoing).collect();
         let placed = match log.commit(&batch) {
             Ok(placed) => placed,
             Err(error) => {
-                tracing::error!(%error, "the end of the media log cannot be written again");
-                for (number, record) in tail.values() {
-                    index.apply(&changes(*number, [record].into_iter()), uses)?;
-                }
-                return Ok(log);
+                tracing::error!(%error, "the end of the media log cannot be written again yet");
+                return Ok((log, Unwritten { since, records }));
             }
         };
-        report.rewritten = batch.len() as u64;
-        for (i, (_, record)) in tail.values().enumerate() {
+        report.rewritten = records.len() as u64;
+        let mut chunks = Chunks::default();
+        for (i, record) in records.iter().enumerate() {
             let at =
                 At { segment: placed.segment, offset: placed.offsets[i], sequence: placed.first_sequence + i as u64 };
-            index.apply(&change(at, record).into_iter().collect::<Vec<_>>(), uses)?;
+            index.apply(&change(at, record, &mut chunks).into_iter().collect::<Vec<_>>(), uses)?;
         }
         index.flush()?;
-        let written: BTreeSet<u64> = tail.values().map(|(number, _)| *number).collect();
-        for &number in written.difference(&self.aside) {
-            let Some(segment) = segments.iter().find(|s| s.number == number) else { continue };
-            let first = tail.values().filter(|(n, _)| *n == number).map(|(_, r)| r.offset).min();
-            match first.unwrap_or(segment.scanned.bytes) {
+        self.cut(&mut log, kept, &never_begun);
+        Ok((log, Unwritten::nothing()))
+    }
+
+    /// Cuts off what does not count. Best effort: the next start finds it again.
+    fn cut(&self, log: &mut Log, kept: BTreeMap<u64, u64>, never_begun: &BTreeSet<u64>) {
+        let none = never_begun.iter().map(|number| (*number, SEGMENT_HEADER));
+        for (number, len) in kept.into_iter().chain(none).filter(|(number, _)| !self.aside.contains(number)) {
+            match len {
                 SEGMENT_HEADER => drop(log.remove(number)),
                 len => log.cut(number, len),
             }
         }
-        Ok(log)
     }
 
     /// Steps 3 and 4: sizes, seals, and segments that are gone.
@@ -370,7 +496,8 @@ impl Opening<'_> {
         &self,
         index: &Index,
         uses: &mut BTreeMap<u64, SegmentUse>,
-        current: Option<u64>,
+        log: &Log,
+        unwritten: &Unwritten,
     ) -> Result<Vec<Vec<ObjectRef>>, Error> {
         let listed = self.disk.list(self.dir).map_err(Error::io("list", self.dir))?;
         let sizes: BTreeMap<u64, u64> =
@@ -378,7 +505,7 @@ impl Opening<'_> {
         for (&number, &bytes) in &sizes {
             let held = uses.entry(number).or_insert(SegmentUse { number, ..SegmentUse::default() });
             held.bytes = bytes;
-            if Some(number) != current {
+            if Some(number) != log.current_segment() && number < unwritten.since {
                 index.seal(number, Sealed { bytes, objects: held.objects })?;
             }
         }
@@ -386,8 +513,7 @@ impl Opening<'_> {
         let mut gone = Vec::new();
         for number in missing {
             gone.push(index.objects_in(number)?);
-            index.forget(number)?;
-            uses.remove(&number);
+            index.forget(number, uses)?;
         }
         gone.retain(|objects| !objects.is_empty());
         Ok(gone)
@@ -405,7 +531,7 @@ fn check_agreement(index: &Index, segments: &[Found], tail: &Tail, proven: u64) 
         let sound = |r: &&Located| r.header.sequence < proven || tail.contains_key(&r.header.sequence);
         let there: BTreeSet<u64> = segment.scanned.records.iter().filter(sound).map(|r| r.offset).collect();
         for object in index.objects_in(segment.number)? {
-            if !there.contains(&object.at.offset) {
+            if object.places().any(|at| at.segment == segment.number && !there.contains(&at.offset)) {
                 return Err(Trouble::Index(format!("it knows {object}, which the log does not have")));
             }
         }
@@ -419,22 +545,28 @@ fn prefer_what_is_there(
     index: &Index,
     segments: &[Found],
     sizes: &BTreeMap<u64, u64>,
-    newest: &BTreeSet<u64>,
+    (newest, again): (&BTreeSet<u64>, &BTreeMap<u64, u64>),
     uses: &mut BTreeMap<u64, SegmentUse>,
 ) -> Result<(), Error> {
-    let read: BTreeSet<u64> = segments.iter().map(|s| s.number).collect();
+    let begun: BTreeSet<u64> = segments.iter().map(|s| s.number).filter(|n| again_in(again, *n) > 0).collect();
     let vanished = uses.keys().filter(|number| !sizes.contains_key(number));
-    let never_begun = newest.difference(&read);
+    let never_begun = newest.difference(&begun);
     for number in vanished.chain(never_begun).copied().collect::<Vec<_>>() {
         let known = index.objects_in(number)?;
         if known.is_empty() {
             continue;
         }
-        let there: BTreeSet<Vec<u8>> = segments
-            .iter()
-            .flat_map(|s| changes(s.number, s.scanned.records.iter()))
-            .filter_map(|change| if let Change::Stored(object) = change { Some(object.meta.key()) } else { None })
-            .collect();
+        let (mut chunks, mut there) = (Chunks::default(), BTreeSet::new());
+        let counts = |s: &Found, r: &&Located| r.header.sequence < again_in(again, s.number);
+        for change in segments.iter().flat_map(|s| {
+            let records = s.scanned.records.iter().filter(|r| counts(s, r));
+            changes(s.number, records, &mut chunks)
+        }) {
+            if let Change::Stored(object) = change {
+                there.insert(object.meta.key());
+            }
+        }
+        there.extend(chunks.all().map(|object| object.meta.key()));
         for object in known.iter().filter(|object| there.contains(&object.meta.key())) {
             index.forget_object(object, uses)?;
         }
@@ -442,20 +574,24 @@ fn prefer_what_is_there(
     Ok(())
 }
 
-fn outgoing(record: &Located) -> Outgoing<'_> {
-    Outgoing { kind: record.header.kind, flags: FIRST | LAST, meta: &record.meta, payload: &record.payload }
+pub(super) fn outgoing(record: &Located) -> Outgoing<'_> {
+    Outgoing { kind: record.header.kind, flags: record.header.flags, meta: &record.meta, payload: &record.payload }
 }
 
 /// What records of a segment mean for the index, in order.
-pub(super) fn changes<'a>(segment: u64, records: impl Iterator<Item = &'a Located>) -> Vec<Change> {
+pub(super) fn changes<'a>(
+    segment: u64,
+    records: impl Iterator<Item = &'a Located>,
+    chunks: &mut Chunks,
+) -> Vec<Change> {
     let at = |r: &Located| At { segment, offset: r.offset, sequence: r.header.sequence };
-    records.filter_map(|record| change(at(record), record)).collect()
+    records.filter_map(|record| change(at(record), record, chunks)).collect()
 }
 
-pub(super) fn change(at: At, record: &Located) -> Option<Change> {
+pub(super) fn change(at: At, record: &Located, chunks: &mut Chunks) -> Option<Change> {
     let understood = match record.header.kind {
         OBJECT => serde_json::from_slice::<ObjectMeta>(&record.meta)
-            .map(|meta| Some(Change::Stored(ObjectRef { meta, delivered: false, at }))),
+            .map(|meta| chunks.take(meta, record.header.flags, at).map(Change::Stored)),
         DELIVERED => serde_json::from_slice::<DeliveredMark>(&record.meta).map(|mark| Some(Change::Delivered(mark))),
         // Written by a later version.
         _ => Ok(None),

@@ -1,7 +1,7 @@
 //! The thread that writes the media store.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{Arc, PoisonError, atomic::Ordering::Relaxed},
     time::Duration,
 };
@@ -10,16 +10,17 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::{
+    chunks::Chunks,
     error::Error,
     index::{Change, Index, Sealed},
     journal::Health,
     log::{Log, Outgoing, Placed},
     media_log::{Evicted, MediaSettings, Shared, evicted},
-    media_recovery::{DELIVERED, OBJECT, rebuild},
+    media_recovery::{DELIVERED, OBJECT, Unwritten, change, outgoing, rebuild},
     object::{At, Buffer, DeliveredMark, Kept, Missing, ObjectMeta, ObjectRef},
     queue::{Done, Ticket},
     retention::{Pressure, SegmentUse, decide},
-    segment::{FIRST, LAST, SEGMENT_HEADER},
+    segment::{FIRST, LAST, Located, SEGMENT_HEADER},
 };
 use crate::{
     district::{
@@ -49,8 +50,17 @@ pub(super) struct Work {
 }
 
 pub(super) enum Item {
-    Object { meta: ObjectMeta, payload: Bytes, done: Done<ObjectRef> },
-    Delivered { mark: DeliveredMark, done: Done<()> },
+    /// An object, or a chunk of one. `more` of it is to come.
+    Object {
+        meta: ObjectMeta,
+        payload: Bytes,
+        more: bool,
+        done: Done<ObjectRef>,
+    },
+    Delivered {
+        mark: DeliveredMark,
+        done: Done<()>,
+    },
 }
 
 impl Work {
@@ -59,13 +69,23 @@ impl Work {
             Item::Object { payload, .. } => (OBJECT, payload),
             Item::Delivered { .. } => (DELIVERED, &[]),
         };
-        Outgoing { kind, flags: FIRST | LAST, meta: &self.encoded, payload }
+        Outgoing { kind, flags: self.flags(), meta: &self.encoded, payload }
     }
 
-    fn change(&self, at: At) -> Change {
+    fn flags(&self) -> u8 {
         match &self.item {
-            Item::Object { meta, .. } => Change::Stored(ObjectRef { meta: meta.clone(), delivered: false, at }),
-            Item::Delivered { mark, .. } => Change::Delivered(mark.clone()),
+            Item::Object { meta, more, .. } => {
+                (if meta.chunk == 0 { FIRST } else { 0 }) | (if *more { 0 } else { LAST })
+            }
+            Item::Delivered { .. } => FIRST | LAST,
+        }
+    }
+
+    /// What it means for the index; nothing before an object's end.
+    fn change(&self, at: At, chunks: &mut Chunks) -> Option<Change> {
+        match &self.item {
+            Item::Object { meta, .. } => chunks.take(meta.clone(), self.flags(), at).map(Change::Stored),
+            Item::Delivered { mark, .. } => Some(Change::Delivered(mark.clone())),
         }
     }
 }
@@ -73,6 +93,12 @@ impl Work {
 pub(super) struct Writer {
     log: Log,
     uses: BTreeMap<u64, SegmentUse>,
+    /// What is being written.
+    chunks: Chunks,
+    /// What a start found at the log's end and could not write again: it comes before all else.
+    unwritten: Vec<Located>,
+    /// Segments that will not grow any more, but for the end of what has begun in them.
+    full: BTreeSet<u64>,
     settings: MediaSettings,
     shared: Arc<Shared>,
     evictions: mpsc::Sender<Vec<Evicted>>,
@@ -89,12 +115,25 @@ impl Writer {
     pub fn new(
         log: Log,
         uses: BTreeMap<u64, SegmentUse>,
+        unwritten: Unwritten,
         settings: MediaSettings,
         shared: Arc<Shared>,
         evictions: mpsc::Sender<Vec<Evicted>>,
     ) -> Self {
-        let (held, failing) = (VecDeque::new(), None);
-        Self { log, uses, settings, shared, evictions, flushed: clock::mono(), held, failing, carried: 0 }
+        Self {
+            log,
+            uses,
+            chunks: Chunks::default(),
+            unwritten: unwritten.records,
+            full: BTreeSet::new(),
+            settings,
+            shared,
+            evictions,
+            flushed: clock::mono(),
+            held: VecDeque::new(),
+            failing: None,
+            carried: 0,
+        }
     }
 
     /// Writes down what is missing of buffers whose segments are not there any more.
@@ -140,7 +179,11 @@ impl Writer {
     pub fn step(&mut self) -> Option<Error> {
         self.held.extend(self.shared.queue.take(Duration::ZERO));
         let mut held = std::mem::take(&mut self.held);
-        let refused = if held.is_empty() { None } else { self.store(&mut held) };
+        let refused = match self.write_unwritten() {
+            Err(error) => Some(error),
+            Ok(()) if held.is_empty() => None,
+            Ok(()) => self.store(&mut held),
+        };
         self.held = held;
         self.report(refused.as_ref());
         self.tidy();
@@ -177,23 +220,57 @@ impl Writer {
         }
     }
 
+    /// The end of the log as a start found it, as soon as the disk takes it.
+    fn write_unwritten(&mut self) -> Result<(), Error> {
+        if self.unwritten.is_empty() {
+            return Ok(());
+        }
+        let records = std::mem::take(&mut self.unwritten);
+        let batch: Vec<Outgoing<'_>> = records.iter().map(outgoing).collect();
+        let written = self.write(&batch, |i, at, chunks| change(at, &records[i], chunks));
+        if written.is_err() {
+            self.unwritten = records;
+        }
+        written.map(drop)
+    }
+
     fn commit(&mut self, work: &VecDeque<Work>) -> Result<Vec<At>, Error> {
-        let before = self.log.current_segment();
         let batch: Vec<Outgoing<'_>> = work.iter().map(Work::outgoing).collect();
-        let placed = self.log.commit(&batch)?;
+        self.write(&batch, |i, at, chunks| work.get(i)?.change(at, chunks))
+    }
+
+    /// Writes and syncs a batch, then puts what each of its records changes into the index.
+    fn write(
+        &mut self,
+        batch: &[Outgoing<'_>],
+        change: impl Fn(usize, At, &mut Chunks) -> Option<Change>,
+    ) -> Result<Vec<At>, Error> {
+        let before = self.log.current_segment();
+        let placed = self.log.commit(batch)?;
         let places = places(&placed);
-        let changes: Vec<Change> = work.iter().zip(&places).map(|(w, at)| w.change(*at)).collect();
+        let mut chunks = self.chunks.clone();
+        let changes: Vec<Change> =
+            places.iter().enumerate().filter_map(|(i, at)| change(i, *at, &mut chunks)).collect();
         self.grow(&placed, batch.iter().map(Outgoing::record_len).sum());
+        // When that fails the same batch comes again.
         self.index(&changes)?;
-        if let Some(old) = before.filter(|old| *old != placed.segment)
-            && let Some(held) = self.uses.get(&old)
-        {
+        // That the last of them has ended is proven by what is written next.
+        let growing = self.chunks.first_segment().min(chunks.first_segment());
+        self.chunks = chunks;
+        self.full.extend(before.filter(|old| *old != placed.segment));
+        self.seal(growing);
+        Ok(places)
+    }
+
+    /// What will not change any more is not read again at the next start.
+    fn seal(&mut self, growing: u64) {
+        for number in self.full.extract_if(..growing, |_| true) {
+            let Some(held) = self.uses.get(&number) else { continue };
             let sealed = Sealed { bytes: held.bytes, objects: held.objects };
-            if let Err(error) = self.shared.index().seal(old, sealed) {
+            if let Err(error) = self.shared.index().seal(number, sealed) {
                 tracing::warn!(%error, "a segment will be read again at the next start");
             }
         }
-        Ok(places)
     }
 
     fn grow(&mut self, placed: &Placed, bytes: u64) {
@@ -205,7 +282,9 @@ impl Writer {
     /// Keeps in memory what was just stored, until headquarters has it.
     fn remember(&self, item: &Item) {
         match item {
-            Item::Object { meta, payload, .. } => self.shared.recent.put(meta.key(), payload.clone()),
+            Item::Object { meta, payload, more, .. } => {
+                self.shared.recent.put(meta.key(), meta.chunk, payload.clone(), *more);
+            }
             Item::Delivered { mark, .. } => self.shared.recent.forget(&mark.key()),
         }
     }
@@ -227,9 +306,9 @@ impl Writer {
         for (work, at) in work.into_iter().zip(places) {
             self.remember(&work.item);
             match work.item {
-                Item::Object { meta, done, .. } => {
-                    self.shared.counts.stored.fetch_add(1, Relaxed);
-                    let _ = done.send(Ok(ObjectRef { meta, delivered: false, at: *at }));
+                Item::Object { meta, more, done, .. } => {
+                    self.shared.counts.stored.fetch_add(u64::from(!more), Relaxed);
+                    let _ = done.send(Ok(ObjectRef::whole(meta, *at)));
                 }
                 Item::Delivered { done, .. } => drop(done.send(Ok(()))),
             }
@@ -245,7 +324,9 @@ impl Writer {
         };
         let used = self.uses.values().map(|u| u.bytes).sum();
         let MediaSettings { quota, keep_free, .. } = self.settings;
-        let segments: Vec<SegmentUse> = self.uses.values().filter(|u| Some(u.number) != current).copied().collect();
+        let growing = self.chunks.first_segment();
+        let may_go = |u: &&SegmentUse| Some(u.number) != current && u.number < growing;
+        let segments: Vec<SegmentUse> = self.uses.values().filter(may_go).copied().collect();
         let decision = decide(&segments, Pressure { used, quota, free, keep_free, need });
         for number in decision.evict {
             if let Err(error) = self.evict(number) {
@@ -291,8 +372,8 @@ impl Writer {
             permit.send(parts);
         }
         self.log.remove(number)?;
-        index.forget(number)?;
-        self.uses.remove(&number);
+        index.forget(number, &mut self.uses)?;
+        self.full.remove(&number);
         self.shared.counts.evicted.fetch_add(1, Relaxed);
         self.shared.counts.dropped.fetch_add(go.iter().map(|o| o.meta.size).sum(), Relaxed);
         tracing::info!(segment = number, carried_over = stay.len(), "a segment was removed to make room");
@@ -314,7 +395,7 @@ impl Writer {
             };
             bytes += payload.len();
             self.carried += payload.len() as u64;
-            batch.push((object.meta.clone(), payload));
+            batch.push((ObjectMeta { chunk: 0, ..object.meta.clone() }, payload));
             if bytes > CARRIED_AT_ONCE {
                 self.write_again(std::mem::take(&mut batch))?;
                 bytes = 0;
@@ -330,7 +411,7 @@ impl Writer {
         }
         let work = objects.into_iter().map(|(meta, payload)| {
             let (done, _) = Ticket::new();
-            Ok(Work { encoded: meta.encode()?, item: Item::Object { meta, payload, done }, cost: 0 })
+            Ok(Work { encoded: meta.encode()?, item: Item::Object { meta, payload, more: false, done }, cost: 0 })
         });
         let work = work.collect::<Result<VecDeque<_>, Error>>()?;
         self.commit(&work).map(drop)
@@ -370,8 +451,8 @@ impl Writer {
         let counts = &self.shared.counts;
         let sum = |of: fn(&SegmentUse) -> u64| self.uses.values().map(of).sum::<u64>();
         counts.used.store(sum(|u| u.bytes), Relaxed);
-        counts.objects.store(sum(|u| u.objects), Relaxed);
-        counts.undelivered.store(sum(|u| u.undelivered), Relaxed);
+        counts.objects.store(sum(|u| u.ends), Relaxed);
+        counts.undelivered.store(sum(|u| u.waiting), Relaxed);
         counts.segments.store(self.uses.len() as u64, Relaxed);
     }
 }

@@ -117,6 +117,10 @@ pub struct ObjectMeta {
     /// That there is nothing, of an interval that nobody holds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gap: Option<Missing>,
+    /// How many chunks of it were written before this one, each by itself, so that a power cut takes little. What is said
+    /// here is said of all of it so far.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub chunk: u16,
     /// What else the recorder wants back, such as the codec's name.
     #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
     pub extra: serde_json::Value,
@@ -125,6 +129,11 @@ pub struct ObjectMeta {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
 fn is_false(value: &bool) -> bool {
     !value
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_first(chunk: &u16) -> bool {
+    *chunk == 0
 }
 
 impl ObjectMeta {
@@ -144,6 +153,7 @@ impl ObjectMeta {
             sha256: missing_digest(to, missing.bytes),
             size: 0,
             gap: Some(missing),
+            chunk: 0,
             extra: serde_json::Value::Null,
         }
     }
@@ -263,7 +273,23 @@ pub struct ObjectRef {
     pub meta: ObjectMeta,
     /// Whether headquarters has confirmed it.
     pub delivered: bool,
+    /// Its last chunk, or all of it.
     pub(super) at: At,
+    /// The chunks before that, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) before: Vec<At>,
+}
+
+impl ObjectRef {
+    /// One that lies in one record.
+    pub(super) fn whole(meta: ObjectMeta, at: At) -> Self {
+        Self { meta: ObjectMeta { chunk: 0, ..meta }, delivered: false, at, before: Vec::new() }
+    }
+
+    /// Where its chunks lie, in order.
+    pub(super) fn places(&self) -> impl DoubleEndedIterator<Item = At> + '_ {
+        self.before.iter().copied().chain([self.at])
+    }
 }
 
 impl fmt::Display for ObjectRef {

@@ -12,12 +12,16 @@ pub struct SegmentUse {
     pub number: u64,
     /// Size of its file in bytes.
     pub bytes: u64,
-    /// Objects in it.
+    /// Objects with something in it; one that was written in chunks counts with each.
     pub objects: u64,
     /// Of these, evidence.
     pub evidence: u64,
     /// Of all, not confirmed by headquarters.
     pub undelivered: u64,
+    /// Objects that end in it, each counted once, and those of them that headquarters has not confirmed.
+    pub ends: u64,
+    /// See [`SegmentUse::ends`].
+    pub waiting: u64,
     /// Of those, what may not go: evidence, and words about gaps.
     pub stays: u64,
     /// Bytes of what may not go.
@@ -89,13 +93,33 @@ mod tests {
 
     fn segment(number: u64, undelivered: u64) -> SegmentUse {
         let stays_bytes = if undelivered > 0 { 90 } else { 0 };
-        SegmentUse { number, bytes: 100, objects: 5, evidence: 5, undelivered, stays: undelivered, stays_bytes }
+        let stays = undelivered;
+        SegmentUse {
+            number,
+            bytes: 100,
+            objects: 5,
+            evidence: 5,
+            undelivered,
+            stays,
+            stays_bytes,
+            ..SegmentUse::default()
+        }
     }
 
     /// A segment with so many objects of a buffer, and evidence among them that headquarters does not have.
     fn buffer(number: u64, undelivered: u64, evidence: u64) -> SegmentUse {
         let (stays, undelivered) = (evidence, undelivered + evidence);
-        SegmentUse { number, bytes: 100, objects: 20, evidence, undelivered, stays, stays_bytes: 10 * stays }
+        let stays_bytes = 10 * stays;
+        SegmentUse {
+            number,
+            bytes: 100,
+            objects: 20,
+            evidence,
+            undelivered,
+            stays,
+            stays_bytes,
+            ..SegmentUse::default()
+        }
     }
 
     fn pressure(used: u64, need: u64) -> Pressure {
@@ -145,7 +169,7 @@ mod tests {
             used: u64, quota: u64, free: u64, keep_free: u64, need: u64
         ) {
             let segments: Vec<_> = segments.into_iter().enumerate().map(|(i, (stays, buffer, bytes))| SegmentUse {
-                number: i as u64, bytes, objects: 9, evidence: stays, undelivered: stays + buffer, stays, stays_bytes: bytes * stays / 4,
+                number: i as u64, bytes, objects: 9, evidence: stays, undelivered: stays + buffer, stays, stays_bytes: bytes * stays / 4, ends: 0, waiting: 0,
             }).collect();
             let decision = decide(&segments, Pressure { used, quota, free, keep_free, need });
             let of = |number: &u64| segments[*number as usize];

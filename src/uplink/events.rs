@@ -119,7 +119,7 @@ pub struct Settings {
     pub patience: Duration,
     /// An attempt that is not answered with CONNACK within this has failed.
     pub connect_timeout: Duration,
-    /// Whom to tell how long the broker takes to answer, so that media leave the line free.
+    /// Whom to tell what is sent and how long the broker takes to answer, so that media leave the line free.
     pub pacer: Option<Pacer>,
 }
 

@@ -224,10 +224,10 @@ impl Store {
         &self.url
     }
 
-    /// What finds out how fast things may leave, where nobody said it. Whoever hears from headquarters' broker tells it
-    /// how long that took.
+    /// How fast things may leave. Whoever sends beside it on the same line tells it what; and whoever hears from
+    /// headquarters' broker, how long that took.
     pub fn pacer(&self) -> Option<Pacer> {
-        self.pacer.clone().filter(|pacer| pacer.pace().is_some())
+        self.pacer.clone()
     }
 
     /// Stores an object under `name` (parts divided by `/`), in place of what was there, and proves that headquarters

@@ -171,6 +171,10 @@ impl Task {
         while let Some((ticket, document)) = inner.lanes.take(self.width, suspects) {
             wire.sending(clock::mono());
             let topic = document.topic.as_str();
+            if let Some(pacer) = &self.settings.pacer {
+                // It does not wait; media do, so that both together are what the line carries.
+                let _ = pacer.take(topic.len() + document.payload.len());
+            }
             let publish = client.publish_bytes(topic, QoS::AtLeastOnce, document.retain, document.payload.clone());
             // Its queue has room for the whole window, so it never waits.
             if !matches!(publish.now_or_never(), Some(Ok(()))) {
@@ -334,7 +338,7 @@ impl Task {
         let now = clock::mono();
         let deaf = self.deaf_until.filter(|_| wire.connected);
         let suspects = wire.suspects_at().filter(|at| *at > now);
-        let ask = self.settings.pacer.as_ref().map(|_| wire.ask_at.max(now + ASK));
+        let ask = self.settings.pacer.as_ref().filter(|p| p.pace().is_some()).map(|_| wire.ask_at.max(now + ASK));
         [self.stalled_at(wire), self.link.next_change(now), deaf, suspects, wire.closing, ask]
             .into_iter()
             .flatten()

@@ -422,6 +422,7 @@ mod tests {
             kept,
             urgent: false,
             gap: None,
+            chunk: 0,
             camera: "c1".parse().unwrap(),
             rank: 0,
             name: name.into(),

@@ -17,7 +17,8 @@ use crate::{
     district::{clock::Utc, ids::CameraId},
     host::bulkhead,
     spool::{
-        error::Error, index::Index, media_recovery::changes, object::ObjectRef, retention::SegmentUse, segment::Located,
+        chunks::Chunks, error::Error, index::Index, media_recovery::changes, object::ObjectRef, retention::SegmentUse,
+        segment::Located,
     },
 };
 
@@ -49,6 +50,7 @@ impl Drop for Scratch {
 pub(super) struct Expected {
     index: Index,
     uses: BTreeMap<u64, SegmentUse>,
+    chunks: Chunks,
     scratch: Scratch,
 }
 
@@ -56,12 +58,12 @@ impl Expected {
     pub fn new() -> Result<Self, Error> {
         let scratch = Scratch::new().map_err(Error::io("make a directory in", env::temp_dir()))?;
         let index = Index::open(&scratch.0.join("expected"))?;
-        Ok(Self { index, uses: BTreeMap::new(), scratch })
+        Ok(Self { index, uses: BTreeMap::new(), chunks: Chunks::default(), scratch })
     }
 
     /// Takes the sound records of a segment, segments in order.
     pub fn take<'a>(&mut self, segment: u64, records: impl Iterator<Item = &'a Located>) -> Result<(), Error> {
-        self.index.apply(&changes(segment, records), &mut self.uses)
+        self.index.apply(&changes(segment, records, &mut self.chunks), &mut self.uses)
     }
 }
 
@@ -239,7 +241,7 @@ impl Difference<'_> {
         if known.at.sequence > is.at.sequence {
             // The newer copy is no good; this one is what is left.
             self.gone.push(known.clone());
-        } else if known.at != is.at || known.meta != is.meta || !index.is_whole(known)? {
+        } else if known.at != is.at || known.before != is.before || known.meta != is.meta || !index.is_whole(known)? {
             // It had not come to the newest segments, or not to all rows of the object: a start does both again.
             let behind = known.at.sequence < is.at.sequence || (known.at == is.at && known.meta == is.meta);
             let fresh = behind && self.fresh.segments.contains(&is.at.segment);

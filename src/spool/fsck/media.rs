@@ -15,9 +15,9 @@ use super::{
 use crate::spool::{
     error::Error,
     media_recovery::{DELIVERED, LOST, OBJECT},
-    object::{DeliveredMark, ObjectMeta, ObjectRef},
+    object::{At, DeliveredMark, ObjectMeta, ObjectRef},
     scan::{Damage, Step},
-    segment::{Located, Purpose, SEGMENT_HEADER},
+    segment::{LAST, Located, Purpose, SEGMENT_HEADER},
 };
 
 const ASIDE: &str = "copy every record that is sound into a new segment, and keep this one beside it as *.damaged";
@@ -35,9 +35,9 @@ pub(super) fn check(check: &mut Check<'_>, folder: &Folder, plan: &mut Plan) -> 
         }
     };
     let mut fresh = Fresh { segments: folder.segments.keys().rev().take(2).copied().collect(), ..Fresh::default() };
-    let mut segments = BTreeMap::new();
+    let (mut segments, mut begun) = (BTreeMap::new(), BTreeMap::new());
     for &number in folder.segments.keys() {
-        let segment = examine(check, folder, number);
+        let segment = examine(check, folder, number, &mut begun);
         part.records += segment.scanned.records.len() as u64;
         if fresh.segments.contains(&number) {
             let marks = segment.scanned.records.iter().filter(|r| r.header.kind == DELIVERED);
@@ -50,13 +50,14 @@ pub(super) fn check(check: &mut Check<'_>, folder: &Folder, plan: &mut Plan) -> 
         }
         segments.insert(number, Judged::of(check, segment));
     }
-    let mut gone = BTreeMap::<u64, Vec<ObjectRef>>::new();
+    let mut gone = BTreeMap::<u64, Vec<Gone>>::new();
     if let Some(expected) = expected {
         let compared = compare(check, &folder.dir, expected, &fresh, &mut part)?;
         plan.rebuild = compared.rebuild;
         plan.index = compared.copy;
         for object in compared.gone {
-            gone.entry(object.at.segment).or_default().push(object);
+            let at = missing(&object, &segments);
+            gone.entry(at.segment).or_default().push(Gone { offset: at.offset, object });
         }
     }
     // Below this everything had been durable when something was written.
@@ -68,30 +69,43 @@ pub(super) fn check(check: &mut Check<'_>, folder: &Folder, plan: &mut Plan) -> 
         segment.judge(check, gone, &around, plan);
     }
     for (number, objects) in gone {
-        vanished(check, folder, number, objects, plan);
+        vanished(check, folder, number, objects.into_iter().map(|gone| gone.object).collect(), plan);
     }
     leftovers(check, folder);
     folder.judge_files(check);
     Ok(part)
 }
 
+/// An object that the index knows and the log does not have.
+struct Gone {
+    /// Where what is missing of it should be.
+    offset: u64,
+    object: ObjectRef,
+}
+
+/// Which part of an object is not there.
+fn missing(object: &ObjectRef, segments: &BTreeMap<u64, Judged>) -> At {
+    let is_lost = |at: &At| segments.get(&at.segment).is_none_or(|s| s.lacks(at.offset));
+    object.places().find(is_lost).unwrap_or(object.at)
+}
+
+/// An object whose chunks are being read: the number of the last one, all bytes so far, and their hash.
+type Begun = BTreeMap<Vec<u8>, (u16, u64, Context)>;
+
 /// Reads a segment; what is not the content that its meta speaks of is no sound record.
-fn examine(check: &mut Check<'_>, folder: &Folder, number: u64) -> Segment {
-    let mut hash = Context::new(&SHA256);
+fn examine(check: &mut Check<'_>, folder: &Folder, number: u64, begun: &mut Begun) -> Segment {
+    let mut payload = Vec::new();
     let mut odd = BTreeSet::new();
     let quick = check.quick;
     let mut look = |step: Step<'_>| match step {
-        Step::At(_) => hash = Context::new(&SHA256),
-        Step::Piece(bytes) => hash.update(bytes),
+        Step::At(_) => payload.clear(),
+        Step::Piece(bytes) => payload.extend_from_slice(bytes),
         Step::Sound(record) => {
             let meta = (record.header.kind == OBJECT).then(|| serde_json::from_slice::<ObjectMeta>(&record.meta));
-            if let Some(Ok(meta)) = meta {
-                let found = std::mem::replace(&mut hash, Context::new(&SHA256)).finish();
-                // The word about a gap has no bytes.
-                let fits = quick || meta.gap.is_some() || meta.sha256 == found.as_ref();
-                if !fits || meta.size != u64::from(record.header.payload_len) {
-                    odd.insert(record.offset);
-                }
+            if let Some(Ok(meta)) = meta
+                && !fits(record, &meta, (!quick).then_some(&payload), begun)
+            {
+                odd.insert(record.offset);
             }
         }
     };
@@ -102,6 +116,25 @@ fn examine(check: &mut Check<'_>, folder: &Folder, number: u64) -> Segment {
     scanned.damage.sort_by_key(|d| d.from);
     scanned.broken.extend(broken);
     segment
+}
+
+/// Whether a record is what its meta says, as far as can be told: of a chunk whose object has lost its beginning, nothing.
+fn fits(record: &Located, meta: &ObjectMeta, payload: Option<&Vec<u8>>, begun: &mut Begun) -> bool {
+    let (key, len) = (meta.key(), u64::from(record.header.payload_len));
+    let (size, mut hash) = match begun.remove(&key) {
+        _ if meta.chunk == 0 => (0, Context::new(&SHA256)),
+        Some((chunk, size, hash)) if chunk.checked_add(1) == Some(meta.chunk) => (size, hash),
+        _ => return true,
+    };
+    if let Some(payload) = payload {
+        hash.update(payload);
+    }
+    if record.header.flags & LAST == 0 {
+        begun.insert(key, (meta.chunk, size + len, hash.clone()));
+    }
+    // The word about a gap has no bytes.
+    let is_hash = payload.is_none() || meta.gap.is_some() || hash.finish().as_ref() == meta.sha256;
+    is_hash && meta.size == size + len
 }
 
 /// What is left to be said of a segment.
@@ -152,20 +185,24 @@ impl Judged {
         }
     }
 
-    fn judge(&self, check: &mut Check<'_>, mut gone: Vec<ObjectRef>, around: &Around, plan: &mut Plan) {
+    /// Whether nothing sound is there.
+    fn lacks(&self, offset: u64) -> bool {
+        self.refused || offset >= self.bytes || self.stretches.iter().any(|s| s.bytes().contains(&offset))
+    }
+
+    fn judge(&self, check: &mut Check<'_>, mut gone: Vec<Gone>, around: &Around, plan: &mut Plan) {
         self.judge_header(check, gone.is_empty(), plan);
         for stretch in &self.stretches {
-            let inside: Vec<ObjectRef> = gone.extract_if(.., |o| stretch.bytes().contains(&o.at.offset)).collect();
+            let inside: Vec<Gone> = gone.extract_if(.., |gone| stretch.bytes().contains(&gone.offset)).collect();
             if inside.is_empty() {
                 self.judge_stretch(check, stretch, around, plan);
             }
-            for object in inside {
-                check.found(self.of_object(stretch, &object));
-                self.set_aside(object, plan);
+            for gone in inside {
+                check.found(self.of_object(stretch, &gone));
+                self.set_aside(gone.object, plan);
             }
         }
-        for object in gone {
-            let at = object.at.offset;
+        for Gone { offset: at, object } in gone {
             let what = match at {
                 _ if self.refused => "the file cannot be read",
                 at if at >= self.bytes => "the file ends before it",
@@ -249,10 +286,10 @@ impl Judged {
         check.found(finding);
     }
 
-    fn of_object(&self, stretch: &Stretch, object: &ObjectRef) -> Finding {
+    fn of_object(&self, stretch: &Stretch, Gone { offset, object }: &Gone) -> Finding {
         let means = format!("{}: {}; {}", words::title(&object.meta), changed(stretch), words::held_elsewhere(object));
         let mut finding = self.finding(stretch, Severity::Damage, means);
-        finding.bytes = Some(object.at.offset..stretch.damage.to);
+        finding.bytes = Some(*offset..stretch.damage.to);
         finding.of(words::named(&object.meta, Some(object.delivered)))
     }
 

@@ -22,12 +22,14 @@ use super::{
 use crate::{
     media::manifest::sha256,
     spool::{
+        chunks::Chunks,
         disk::{Disk, DiskFile},
         error::Error,
         index::{Change, Index},
         journal::JournalSettings,
         journal_writer::{open_log, snapshot_records},
         log::{Log, LogSettings, Outgoing, Placed},
+        media_log::read_object,
         media_recovery::{self, DELIVERED, LOST, OBJECT, change},
         object::{At, DeliveredMark, ObjectMeta, ObjectRef},
         recovery::{Found, weigh},
@@ -179,8 +181,11 @@ impl<'a> Media<'a> {
         let settings = LogSettings { purpose: Purpose::Media, segment_bytes: options.segment_bytes, spares: 0 };
         let (disk, dir) = (folder.disk.clone(), &folder.dir);
         let (rebuild, aside) = (plan.rebuild.as_deref(), plan.aside.clone());
-        let media_recovery::Opened { log, index, uses, gone, report } =
+        let media_recovery::Opened { log, index, uses, unwritten, gone, report } =
             media_recovery::open_to_repair(disk, dir, settings, rebuild, aside)?;
+        if !unwritten.records.is_empty() {
+            return Err(Error::io("write to", dir)(std::io::Error::other("the disk refuses; the log says why")));
+        }
         done.push(format!(
             "{MEDIA}: opened as by a start: {} records written again, {} bytes of unfinished writes left out",
             report.rewritten, report.dropped_bytes
@@ -200,7 +205,7 @@ impl<'a> Media<'a> {
         }
         for &number in &plan.never_begun {
             self.log.remove(number)?;
-            self.index.forget(number)?;
+            self.index.forget(number, &mut self.uses)?;
             self.done.push(format!("{MEDIA}/{}: it never began, removed", file_name(number)));
         }
         for &(number, from, bytes) in plan.cut.iter().filter(|(n, ..)| !plan.aside.contains(n)) {
@@ -242,18 +247,35 @@ impl<'a> Media<'a> {
                 bytes = 0;
             }
         }
+        for object in self.index.objects_in(number)?.iter().filter(|o| !o.before.is_empty()) {
+            batch.extend(self.in_one(object)?);
+            copied.records += 1;
+        }
         self.copy(batch)?;
         self.index.flush()?;
         for left in self.index.objects_in(number)? {
             self.lost.push(left);
         }
-        self.index.forget(number)?;
+        self.index.forget(number, &mut self.uses)?;
         self.note_lost()?;
         self.index.flush()?;
         self.log.remove(number)?;
         let name = file_name(number);
         self.done.push(format!("{MEDIA}/{name}: {} sound records copied, kept as {name}.damaged", copied.records));
         Ok(())
+    }
+
+    /// An object that was written in chunks, in one record, with a mark beside it where headquarters has it; nothing, when
+    /// one of them is no good.
+    fn in_one(&self, object: &ObjectRef) -> Result<Vec<Copy>, Error> {
+        let bytes = match read_object(&self.folder.disk, &self.folder.dir, object) {
+            Ok(bytes) if sha256(&bytes) == object.meta.sha256 => bytes,
+            _ => return Ok(Vec::new()),
+        };
+        let meta = ObjectMeta { chunk: 0, ..object.meta.clone() };
+        let mark = object.delivered.then(|| Copy::mark(&DeliveredMark::of(&meta))).flatten();
+        let record = Located::made(OBJECT, meta.encode()?.into());
+        Ok([Copy(Located { payload: bytes, ..record })].into_iter().chain(mark).collect())
     }
 
     /// A record as it is copied, with a mark beside it where headquarters has it; nothing, when it is not sound or says
@@ -269,6 +291,8 @@ impl<'a> Media<'a> {
         let sequence = record.header.sequence;
         let mut copies = Vec::new();
         match record.header.kind {
+            // Of these the object is looked at: see [`Self::in_one`].
+            OBJECT if record.header.flags & (FIRST | LAST) != FIRST | LAST => return Ok(copies),
             OBJECT => {
                 if let Ok(meta) = serde_json::from_slice::<ObjectMeta>(&record.meta) {
                     let row = self.index.get(&meta.key())?;
@@ -309,7 +333,9 @@ impl<'a> Media<'a> {
         let Placed { segment, first_sequence, offsets } = self.log.commit(&outgoing)?;
         for (i, (copy, offset)) in batch.iter().zip(offsets).enumerate() {
             let at = At { segment, offset, sequence: first_sequence + i as u64 };
-            self.index.apply(&change(at, &copy.0).into_iter().collect::<Vec<_>>(), &mut self.uses)?;
+            // What is copied is whole.
+            let mut chunks = Chunks::default();
+            self.index.apply(&change(at, &copy.0, &mut chunks).into_iter().collect::<Vec<_>>(), &mut self.uses)?;
         }
         Ok(())
     }
@@ -340,7 +366,8 @@ impl<'a> Media<'a> {
             }
             let mark = DeliveredMark::of(&object.meta);
             let delivered = std::mem::take(&mut object.delivered);
-            object.at = At { segment: LOST, offset: place, sequence: object.at.sequence };
+            let at = At { segment: LOST, offset: place, sequence: object.at.sequence };
+            object = ObjectRef::whole(object.meta, at);
             place += 1;
             noted += 1;
             let mut changes = vec![Change::Stored(object)];

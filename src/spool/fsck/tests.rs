@@ -55,6 +55,7 @@ fn meta(number: u32) -> ObjectMeta {
         kept: Kept::Evidence { incident: IncidentId::derive(1_700_000_000_000, b"test") },
         urgent: false,
         gap: None,
+        chunk: 0,
         camera: "cam-1".parse::<CameraId>().unwrap(),
         rank: 0,
         name: if number == 0 { "init.mp4".into() } else { format!("{number:05}.m4s") },
