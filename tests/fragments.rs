@@ -42,13 +42,22 @@ impl Stored {
                     std::fs::write(dir.path().join(init.name()), &init.bytes).unwrap();
                     inits.push(init);
                 }
-                Piece::Fragment(fragment) => {
-                    std::fs::write(dir.path().join(fragment.name()), &fragment.bytes).unwrap();
-                    list.push(&Entry::from(&fragment));
-                    fragments.push(fragment);
+                Piece::Fragment(chunk) if chunk.chunk > 0 => {
+                    let whole: &mut Fragment = fragments.last_mut().unwrap();
+                    assert_eq!((whole.number, whole.more), (chunk.number, true));
+                    whole.bytes = [&whole.bytes[..], &chunk.bytes[..]].concat().into();
+                    whole.duration += chunk.duration;
+                    (whole.to, whole.more) = (chunk.to, chunk.more);
+                    (whole.frames, whole.lost) = (whole.frames + chunk.frames, whole.lost || chunk.lost);
                 }
+                Piece::Fragment(fragment) => fragments.push(fragment),
                 Piece::Refused { error, .. } => panic!("{error}"),
             }
+        }
+        for fragment in &fragments {
+            assert!(!fragment.more);
+            std::fs::write(dir.path().join(fragment.name()), &fragment.bytes).unwrap();
+            list.push(&Entry::from(fragment));
         }
         list.end();
         std::fs::write(dir.path().join("index.m3u8"), list.text()).unwrap();
@@ -88,7 +97,8 @@ fn decode(path: &Path, args: &[&str]) -> Vec<u8> {
 }
 
 fn decodes(path: &Path) {
-    decode(path, &["-f", "null", "-"]);
+    // In the stream's own time: after a hole, ffmpeg's guess of a frame rate would give two frames one time.
+    decode(path, &["-enc_time_base", "-1", "-f", "null", "-"]);
 }
 
 /// The numbers of a field in the packets of a kind of stream.
@@ -106,11 +116,18 @@ fn wobbling(i: i64) -> i64 {
     8_000_000_000 + i * 3003 + (i % 7) * 41
 }
 
-/// How long each frame of the first track of a fragment lasts.
-fn lengths(fragment: &[u8]) -> Vec<i64> {
-    let moof = Moof::decode(&mut &fragment[..]).unwrap();
-    let usual = moof.traf[0].tfhd.default_sample_duration;
-    moof.traf[0].trun[0].samples.iter().map(|s| i64::from(s.duration.or(usual).unwrap())).collect()
+/// How long each frame of the first track of a fragment lasts, chunk by chunk.
+fn lengths(mut fragment: &[u8]) -> Vec<i64> {
+    let mut found = Vec::new();
+    while !fragment.is_empty() {
+        let size = |at: &[u8]| u32::from_be_bytes(at[..4].try_into().unwrap()) as usize;
+        let moof = Moof::decode(&mut &fragment[..]).unwrap();
+        let usual = moof.traf[0].tfhd.default_sample_duration;
+        found.extend(moof.traf[0].trun[0].samples.iter().map(|s| i64::from(s.duration.or(usual).unwrap())));
+        let mdat = size(fragment);
+        fragment = &fragment[mdat + size(&fragment[mdat..])..];
+    }
+    found
 }
 
 fn exact_video(clip: &Clip, name: &str, tag: &str) -> Stored {

@@ -3,13 +3,14 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use futures::{StreamExt, stream::FuturesOrdered};
 use tracing::warn;
 
 use super::{
     coverage::{Coverage, Part},
     feeds::Feeds,
-    shelf::{self, Whose},
+    shelf::{self, Growing, Whose},
 };
 use crate::{
     district::{
@@ -19,7 +20,7 @@ use crate::{
     },
     host::clock,
     media::{
-        fragment::{Init, Piece, Position},
+        fragment::{Fragment, Init, Piece, Position},
         frame::Frame,
         recording::Recording,
         ring::{Read, Reader},
@@ -65,13 +66,18 @@ pub(super) struct Filing {
     pub coverage: Coverage,
     /// What the fragments that come need first, and whether it is stored where they are.
     pub init: Option<(Init, Option<String>)>,
+    /// The fragment that is being written.
+    growing: Option<Growing>,
     /// The first frame after the window.
     pub next: Option<Arc<Frame>>,
     /// What became of it, to be told.
     told: Vec<Told>,
 }
 
-type Syncing = std::pin::Pin<Box<dyn Future<Output = (Result<(), Error>, ObjectMeta)> + Send>>;
+/// What became of a chunk: of when it is, and the object that is whole by it.
+type Synced = (Result<(), Error>, (Utc, Utc), Option<ObjectMeta>);
+
+type Syncing = std::pin::Pin<Box<dyn Future<Output = Synced> + Send>>;
 
 impl Filing {
     pub fn new(whose: Whose, feeds: Feeds, store: MediaStore, position: Position, coverage: Coverage) -> Self {
@@ -84,6 +90,7 @@ impl Filing {
             syncing: FuturesOrdered::new(),
             coverage,
             init: None,
+            growing: None,
             next: None,
             told: Vec::new(),
         }
@@ -97,7 +104,7 @@ impl Filing {
     /// Resolves when another object is on disk, or not to be had on it. Pends while there is none under way.
     pub async fn synced(&mut self) {
         match self.syncing.next().await {
-            Some((stored, meta)) => self.settle(stored, meta),
+            Some(synced) => self.settle(synced),
             None => std::future::pending().await,
         }
     }
@@ -195,8 +202,8 @@ impl Filing {
 
     async fn put_all(&mut self, pieces: Vec<Piece>) {
         self.put(pieces);
-        while let Some((stored, meta)) = self.syncing.next().await {
-            self.settle(stored, meta);
+        while let Some(synced) = self.syncing.next().await {
+            self.settle(synced);
         }
     }
 
@@ -211,6 +218,7 @@ impl Filing {
                     warn!(kept = ?self.whose.kept, camera = %self.whose.camera, ?track, %error, "cannot be recorded");
                     continue;
                 }
+                Piece::Fragment(_) if self.init.is_none() => continue,
                 Piece::Fragment(fragment) => fragment,
             };
             let part = Part {
@@ -225,31 +233,59 @@ impl Filing {
                 gaps.push(Gap { from: fragment.from, to: fragment.to, reason: GapReason::PacketsLost });
             }
             self.gaps(gaps);
-            let Some((init, place)) = &mut self.init else { continue };
-            let folder = self.whose.folder(fragment.from);
-            // Nothing that comes after an init segment plays without it.
-            let is_new = place.as_ref() != Some(&folder);
-            let objects = shelf::stored(&self.whose, init, is_new, &fragment);
-            let mut stored = Ok(());
-            for (meta, bytes) in objects {
-                let ticket = stored.and_then(|()| self.store.append(meta.clone(), bytes));
-                stored = ticket.map(|ticket| {
-                    if meta.from == meta.to {
-                        *place = Some(folder.clone());
-                    }
-                    self.syncing.push_back(Box::pin(sync(ticket, meta)));
-                });
-            }
-            if let Err(e) = stored {
-                self.lost(&e, (fragment.from, fragment.to));
+            if fragment.chunk > 0 && self.growing.is_none() {
+                // One before it was refused; the next fragment is whole again.
+                self.gaps(vec![Coverage::lost(fragment.from, fragment.to)]);
+            } else if let Err(error) = self.write(&fragment) {
+                self.lost(&error, (fragment.from, fragment.to));
+                self.end();
             }
         }
     }
 
-    fn settle(&mut self, stored: Result<(), Error>, meta: ObjectMeta) {
+    /// Hands a chunk to the disk.
+    fn write(&mut self, chunk: &Fragment) -> Result<(), Error> {
+        let growing = match &self.growing {
+            Some(before) if chunk.chunk > 0 => before.clone().and(&self.whose, chunk),
+            _ => {
+                self.end();
+                self.begin(chunk)?
+            }
+        };
+        let meta = growing.meta.clone();
+        let ticket = self.store.append_chunk(meta.clone(), chunk.bytes.clone(), chunk.more)?;
+        self.growing = chunk.more.then_some(growing);
+        let whole = (!chunk.more).then_some(meta);
+        self.syncing.push_back(Box::pin(sync(ticket, (chunk.from, chunk.to), whole)));
+        Ok(())
+    }
+
+    /// Begins a fragment; nothing plays without the init segment before it.
+    fn begin(&mut self, chunk: &Fragment) -> Result<Growing, Error> {
+        let Some((init, place)) = &mut self.init else { return Err(Error::Stopped) };
+        let folder = self.whose.folder(chunk.from);
+        if place.as_ref() != Some(&folder) {
+            let meta = shelf::init(&self.whose, init, chunk);
+            let ticket = self.store.append(meta.clone(), init.bytes.clone())?;
+            *place = Some(folder);
+            self.syncing.push_back(Box::pin(sync(ticket, (meta.from, meta.to), Some(meta))));
+        }
+        Ok(Growing::begin(&self.whose, init, chunk))
+    }
+
+    /// Ends the fragment that is being written where it is.
+    fn end(&mut self) {
+        let Some(meta) = self.growing.take().map(Growing::end) else { return };
+        match self.store.append_chunk(meta.clone(), Bytes::new(), false) {
+            Ok(ticket) => self.syncing.push_back(Box::pin(sync(ticket, (meta.to, meta.to), Some(meta)))),
+            Err(error) => warn!(camera = %self.whose.camera, %error, "a fragment is not ended before the next start"),
+        }
+    }
+
+    fn settle(&mut self, (stored, span, whole): Synced) {
         match stored {
-            Ok(()) => self.told.push(Told::Stored(meta)),
-            Err(e) => self.lost(&e, (meta.from, meta.to)),
+            Ok(()) => self.told.extend(whole.map(Told::Stored)),
+            Err(e) => self.lost(&e, span),
         }
     }
 
@@ -283,6 +319,6 @@ impl Filing {
     }
 }
 
-async fn sync(ticket: Ticket<ObjectRef>, meta: ObjectMeta) -> (Result<(), Error>, ObjectMeta) {
-    (ticket.await.map(drop), meta)
+async fn sync(ticket: Ticket<ObjectRef>, span: (Utc, Utc), whole: Option<ObjectMeta>) -> Synced {
+    (ticket.await.map(drop), span, whole)
 }

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use aws_lc_rs::digest::{Context, SHA256};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -88,48 +89,79 @@ impl Whose {
     }
 }
 
-/// A fragment as the media log takes it, with the init segment before it where there is one to be stored. Evidence is
-/// counted, a buffer is named by the time its pictures were captured.
-pub fn stored(whose: &Whose, init: &Init, is_new: bool, fragment: &Fragment) -> Vec<(ObjectMeta, Bytes)> {
-    let (of_init, of_fragment) = match whose.kept {
-        Kept::Evidence { .. } => (counted_init(whose, init, fragment), counted(whose, fragment)),
-        Kept::Buffer { .. } => dated(whose, init, fragment),
-    };
-    let init = is_new.then(|| (of_init, init.bytes.clone()));
-    init.into_iter().chain([(of_fragment, fragment.bytes.clone())]).collect()
-}
-
-fn counted_init(whose: &Whose, init: &Init, before: &Fragment) -> ObjectMeta {
+/// An init segment as the media log takes it, before the first fragment that needs it. Evidence is counted; a buffer's has
+/// the same name for the same format, on every day and after every restart.
+pub fn init(whose: &Whose, init: &Init, before: &Fragment) -> ObjectMeta {
     let extra = Extra::Init { init: init.number, codecs: init.codecs.clone() };
     let number = before.number.saturating_mul(2).saturating_sub(1);
-    // Nothing plays without it.
-    ObjectMeta { urgent: whose.urgent.is_some(), ..meta(whose, init.name(), number, &init.bytes, &extra) }
+    match whose.kept {
+        // Nothing plays without it.
+        Kept::Evidence { .. } => {
+            ObjectMeta { urgent: whose.urgent.is_some(), ..meta(whose, init.name(), number, &init.bytes, &extra) }
+        }
+        Kept::Buffer { .. } => {
+            let name = format!("{}/{}", whose.folder(before.from), dated_init(init));
+            let (from, to) = (before.from, before.from);
+            ObjectMeta { from, to, ..meta(whose, name, number, &init.bytes, &extra) }
+        }
+    }
 }
 
-fn counted(whose: &Whose, f: &Fragment) -> ObjectMeta {
-    let extra = Extra::Fragment {
-        fragment: f.number,
-        init: f.init,
-        at_us: micros(f.at),
-        discontinuity: f.discontinuity,
-        lost: f.lost,
-    };
-    let base = meta(whose, f.name(), f.number.saturating_mul(2), &f.bytes, &extra);
-    let urgent = whose.urgent.is_some_and(|(from, to)| f.from < to && f.to > from);
-    ObjectMeta { urgent, from: f.from, to: f.to, duration_us: micros(f.duration), key: f.key, ..base }
+fn dated_init(init: &Init) -> String {
+    format!("init-{}.mp4", &hex(&sha256(&init.bytes))[..8])
 }
 
-fn dated(whose: &Whose, init: &Init, f: &Fragment) -> (ObjectMeta, ObjectMeta) {
-    let day = whose.folder(f.from);
-    // The same format has the same name, on every day and after every restart.
-    let init_file = format!("init-{}.mp4", &hex(&sha256(&init.bytes))[..8]);
-    let extra = Extra::Init { init: init.number, codecs: init.codecs.clone() };
-    let number = f.number.saturating_mul(2);
-    let of_init = meta(whose, format!("{day}/{init_file}"), number.saturating_sub(1), &init.bytes, &extra);
-    let extra = Extra::Stretch { init: init_file, at_us: micros(f.at), discontinuity: f.discontinuity, lost: f.lost };
-    let base = meta(whose, format!("{day}/{}.m4s", time_of(f.from)), number, &f.bytes, &extra);
-    let of_fragment = ObjectMeta { from: f.from, to: f.to, duration_us: micros(f.duration), key: f.key, ..base };
-    (ObjectMeta { from: f.from, to: f.from, ..of_init }, of_fragment)
+/// A fragment as the media log takes it, chunk by chunk.
+#[derive(Clone)]
+pub struct Growing {
+    /// What is known of it, as far as it is.
+    pub meta: ObjectMeta,
+    hash: Context,
+}
+
+impl Growing {
+    /// Its first chunk. Evidence is counted, a buffer is named by the time its pictures were captured.
+    pub fn begin(whose: &Whose, init: &Init, f: &Fragment) -> Self {
+        let (at_us, discontinuity, lost) = (micros(f.at), f.discontinuity, f.lost);
+        let (name, extra) = match whose.kept {
+            Kept::Evidence { .. } => {
+                (f.name(), Extra::Fragment { fragment: f.number, init: f.init, at_us, discontinuity, lost })
+            }
+            Kept::Buffer { .. } => {
+                let name = format!("{}/{}.m4s", whose.folder(f.from), time_of(f.from));
+                (name, Extra::Stretch { init: dated_init(init), at_us, discontinuity, lost })
+            }
+        };
+        let base = meta(whose, name, f.number.saturating_mul(2), &Bytes::new(), &extra);
+        let base = ObjectMeta { from: f.from, key: f.key, ..base };
+        Self { meta: base, hash: Context::new(&SHA256) }.with(whose, f)
+    }
+
+    /// With the chunk that comes next.
+    pub fn and(mut self, whose: &Whose, f: &Fragment) -> Self {
+        self.meta.chunk += 1;
+        if f.lost {
+            self.meta.extra["lost"] = true.into();
+        }
+        self.with(whose, f)
+    }
+
+    /// What ends it where it is: a chunk of no bytes.
+    pub fn end(mut self) -> ObjectMeta {
+        self.meta.chunk += 1;
+        self.meta
+    }
+
+    fn with(mut self, whose: &Whose, f: &Fragment) -> Self {
+        self.hash.update(&f.bytes);
+        let meta = &mut self.meta;
+        meta.to = f.to;
+        meta.duration_us += micros(f.duration);
+        meta.size += f.bytes.len() as u64;
+        meta.sha256.copy_from_slice(self.hash.clone().finish().as_ref());
+        meta.urgent |= whose.urgent.is_some_and(|(from, to)| f.from < to && f.to > from);
+        self
+    }
 }
 
 fn meta(whose: &Whose, name: String, number: u32, bytes: &Bytes, extra: &Extra) -> ObjectMeta {

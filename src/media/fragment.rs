@@ -1,7 +1,8 @@
 //! Frames into fragments that a player takes one after another (ISO/IEC 14496-12 section 8.8, 23000-19). Pure.
 //!
 //! Both tracks of a camera are in each fragment. A fragment is cut at the first key frame at or after
-//! [`Settings::target`], and at [`Settings::longest`] without one.
+//! [`Settings::target`], and at [`Settings::longest`] without one. It comes in chunks (23000-19 section 7.3.2.3), each as
+//! soon as it lasts [`Settings::chunk`], so that it can be written before it ends.
 //!
 //! **Time.** A recording has one time line, which begins at zero with its first frame and never restarts: `tfdt` is the
 //! time since then. Within a camera's timeline it moves exactly by the camera's ticks; a new timeline (a new session, a
@@ -48,12 +49,19 @@ pub struct Settings {
     pub target: Duration,
     /// No fragment lasts longer; cut without a key frame if need be.
     pub longest: Duration,
+    /// So much of a fragment, at the least, is given out before it ends.
+    pub chunk: Duration,
 }
 
 impl Default for Settings {
-    /// A second, so that evidence is at headquarters soon; 4.5 s takes groups of pictures of 4 s whole.
+    /// A second, so that evidence is at headquarters soon; 4.5 s takes groups of pictures of 4 s whole. With chunks of half
+    /// a second, a power cut takes less than one.
     fn default() -> Self {
-        Self { target: Duration::from_secs(1), longest: Duration::from_millis(4_500) }
+        Self {
+            target: Duration::from_secs(1),
+            longest: Duration::from_millis(4_500),
+            chunk: Duration::from_millis(500),
+        }
     }
 }
 
@@ -68,6 +76,8 @@ pub struct Fragmenter {
     follow: Option<Line>,
     /// Sound that cannot be placed yet.
     waiting: VecDeque<Arc<Frame>>,
+    /// What is out of a fragment that goes on.
+    begun: Option<Begun>,
     /// What the leading track's ticks were last read by, and where its fragments ended by it.
     anchor: Option<(Anchor, i64)>,
     /// How far new stretches are ahead of one in [`SETTLE`].
@@ -94,6 +104,7 @@ impl Fragmenter {
             lead: None,
             follow: None,
             waiting: VecDeque::new(),
+            begun: None,
             anchor: None,
             settled: Mono::default(),
             newest: None,
@@ -197,24 +208,33 @@ impl Fragmenter {
 
     /// The next frame of the leading track where it stands: cuts before it where that is due.
     fn advance(&mut self, frame: &Arc<Frame>, out: &mut Vec<Piece>) {
+        let rate = frame.format.clock_rate;
         while let Some((first, count)) = self.held()
-            && frame.ticks - first.ticks > ticks_in(self.settings.longest, frame.format.clock_rate)
+            && frame.ticks - first.ticks > ticks_in(self.settings.longest, rate)
         {
             // The newest frame held would last too long: it begins the next fragment. Alone, it is cut short.
-            self.cut(count.saturating_sub(1).max(1), frame.ticks, false, out);
+            self.cut(count.saturating_sub(1).max(1), frame.ticks, End::Fragment, out);
         }
         if let Some((first, count)) = self.held()
             && self.is_over(&first, frame)
         {
-            self.cut(count, frame.ticks, false, out);
+            self.cut(count, frame.ticks, End::Fragment, out);
         }
         if let Some((first, count)) = self.held()
             && frame.key
         {
-            let full = frame.ticks - first.ticks >= ticks_in(self.settings.target, frame.format.clock_rate);
+            let full = frame.ticks - first.ticks >= ticks_in(self.settings.target, rate);
             if full || !first.key {
                 self.cut_at_key(count, frame, full, out);
             }
+        }
+        if let Some((first, count)) = self.held()
+            && self.is_chunk(frame)
+        {
+            // The last frame of a fragment is not alone in a chunk: it would be cut short.
+            let delta = self.lead.as_ref().map_or(0, Line::delta);
+            let last = frame.ticks + delta - first.ticks > ticks_in(self.settings.longest, rate);
+            self.cut(count, frame.ticks, if last { End::Fragment } else { End::Chunk }, out);
         }
         let Some(lead) = &mut self.lead else { return };
         let goes_on = lead.held.is_empty();
@@ -224,16 +244,25 @@ impl Fragmenter {
         }
     }
 
-    /// The leading track's first frame held, and how many are.
+    /// The first frame of the leading track's fragment, and how many of it are held.
     fn held(&self) -> Option<(Arc<Frame>, usize)> {
         let held = &self.lead.as_ref()?.held;
-        Some((held.first()?.clone(), held.len()))
+        let first = self.begun.as_ref().map(|begun| &begun.first).or(held.first())?;
+        (!held.is_empty()).then(|| (first.clone(), held.len()))
+    }
+
+    /// Whether what is held is enough to be given out before `frame`.
+    fn is_chunk(&self, frame: &Frame) -> bool {
+        let Some(first) = self.lead.as_ref().and_then(|lead| lead.held.first()) else { return false };
+        frame.ticks - first.ticks >= ticks_in(self.settings.chunk, frame.format.clock_rate)
+            || frame.arrived.since(first.arrived) >= self.settings.chunk * 2
     }
 
     /// Whether what is held must not grow by this frame, whatever the camera's clock says.
     fn is_over(&self, first: &Frame, frame: &Frame) -> bool {
         let Some(lead) = &self.lead else { return false };
-        lead.bytes + frame.data.len() > MOST_BYTES
+        let out = self.begun.as_ref().map_or(0, |begun| begun.bytes);
+        out + lead.bytes + frame.data.len() > MOST_BYTES
             || lead.held.len() >= MOST_FRAMES
             || frame.arrived.since(first.arrived) > self.settings.longest * 2
     }
@@ -241,7 +270,7 @@ impl Fragmenter {
     /// Cuts before a key frame: the one place where sound may go, or change its format.
     fn cut_at_key(&mut self, count: usize, frame: &Frame, full: bool, out: &mut Vec<Piece>) {
         let changed = self.follow.as_ref().is_some_and(|f| self.waiting.iter().any(|w| !f.continues(w)));
-        let heard = self.cut(count, frame.ticks, changed, out);
+        let heard = self.cut(count, frame.ticks, if changed { End::Sound } else { End::Fragment }, out);
         let gone = full && !heard && self.follow.as_ref().is_some_and(|f| f.held.is_empty());
         if changed || gone {
             self.follow = None;
@@ -258,7 +287,7 @@ impl Fragmenter {
                 follow.push(frame.clone());
                 self.stop_without_pictures(frame, out);
             }
-            None if first.key && first.timeline == frame.timeline => self.join(frame),
+            None if self.begun.is_none() && first.key && first.timeline == frame.timeline => self.join(frame),
             _ => self.wait(frame),
         }
     }
@@ -329,19 +358,22 @@ impl Fragmenter {
         {
             let known = next.filter(|n| lead.anchor.fits(n) && n.ticks > last.ticks).map(|n| n.ticks);
             let (count, until) = (lead.held.len(), known.unwrap_or(last.ticks + lead.delta()));
-            self.cut(count, until, true, out);
+            self.cut(count, until, End::Sound, out);
         }
     }
 
-    /// Makes a fragment of the first `count` frames of the leading track and the sound that goes with them, all of it
-    /// where `drain` says so. `next` is where the frame after those held stands. Says whether there was sound.
-    fn cut(&mut self, count: usize, next: i64, drain: bool, out: &mut Vec<Piece>) -> bool {
+    /// Makes a chunk of the first `count` frames of the leading track and the sound that goes with them. `next` is where
+    /// the frame after those held stands. Says whether there was sound in the
+    /// fragment.
+    fn cut(&mut self, count: usize, next: i64, ends: End, out: &mut Vec<Piece>) -> bool {
+        let begun = self.begun.take();
         let Some(lead) = &mut self.lead else { return false };
         let Some((first, last)) = lead.held.first().zip(lead.held.get(count - 1)) else { return false };
         let rate = lead.rate();
         self.newest = Some((last.arrived, span_of(lead.time(last), rate)));
         // A hole in the stream is not the last frame's length.
-        let longest = first.ticks + ticks_in(self.settings.longest, rate);
+        let since = begun.as_ref().map_or(first, |begun| &begun.first);
+        let longest = since.ticks + ticks_in(self.settings.longest, rate);
         let until = lead.held.get(count).map_or(next, |f| f.ticks).min(longest).max(last.ticks);
         let end = lead.time(first) + (until - first.ticks);
 
@@ -351,7 +383,7 @@ impl Fragmenter {
             (_, Track::Audio) => (Stretch::default(), [None, Some(lead.format.clone())]),
             (None, Track::Video) => (Stretch::default(), [Some(lead.format.clone()), None]),
             (Some(follow), Track::Video) => {
-                let sound = follow.take_until(rescale(end, rate, follow.rate(), false), drain);
+                let sound = follow.take_until(rescale(end, rate, follow.rate(), false), ends == End::Sound);
                 (sound, [Some(lead.format.clone()), Some(follow.format.clone())])
             }
         };
@@ -360,10 +392,37 @@ impl Fragmenter {
             self.sound_end = stretch.end();
         }
         let first = self.writer.next().init == 0;
-        let cut = Cut { lead: stretch, sound, formats, follows: follows || first };
+        let more = ends == End::Chunk;
+        let cut = Cut { lead: stretch, sound, formats, follows: follows || first, more };
+        let (bytes, heard) = begun.as_ref().map_or((0, false), |begun| (begun.bytes, begun.heard));
+        let heard = heard || !cut.sound.frames.is_empty();
+        if more && let Some(first) = cut.lead.frames.first() {
+            let first = begun.map_or_else(|| first.clone(), |begun| begun.first);
+            let bytes = bytes + cut.lead.frames.iter().map(|f| f.data.len()).sum::<usize>();
+            self.begun = Some(Begun { first, bytes, heard });
+        }
         self.writer.write(&cut, out);
-        !cut.sound.frames.is_empty()
+        heard
     }
+}
+
+/// What is out of a fragment that goes on.
+#[derive(Debug)]
+struct Begun {
+    first: Arc<Frame>,
+    bytes: usize,
+    heard: bool,
+}
+
+/// What ends with a cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// A chunk: the fragment goes on.
+    Chunk,
+    /// A fragment.
+    Fragment,
+    /// That, and the sound beside it: all of it goes along.
+    Sound,
 }
 
 fn same(a: &Arc<Format>, b: &Arc<Format>) -> bool {
@@ -379,6 +438,11 @@ mod tests {
     use bytes::Bytes;
 
     const AVCC: &[u8] = &[1, 0x4d, 0x40, 0x28, 0xff, 0xe1, 0, 4, 0x67, 0x4d, 0x40, 0x28, 1, 0, 2, 0x68, 0xee];
+
+    /// Fragments that come in one piece.
+    fn whole() -> Settings {
+        Settings { chunk: Duration::from_secs(60), ..Settings::default() }
+    }
 
     fn format(codec: Codec, level: u8) -> Arc<Format> {
         let (clock_rate, width, channels) = if codec == Codec::Aac { (16_000, 0, 1) } else { (90_000, 1920, 0) };
@@ -434,7 +498,7 @@ mod tests {
 
     #[test]
     fn fragments_are_cut_at_the_first_key_frame_after_the_target() {
-        let mut f = Fragmenter::new(Settings::default());
+        let mut f = Fragmenter::new(whole());
         let mut out = run(&mut f, &video(&format(Codec::H264, 40), 0, 0, 4_000, 800));
         out.extend(f.finish());
         assert_eq!(ms(&fragments(&out)), [(0, 1600), (1600, 1600), (3200, 800)]);
@@ -447,13 +511,48 @@ mod tests {
     }
 
     #[test]
+    fn a_fragment_comes_in_chunks_that_go_on_where_the_one_before_ended() {
+        let (pictures, aac) = (format(Codec::H264, 40), format(Codec::Aac, 40));
+        let mut frames = video(&pictures, 0, 0, 12_000, 2_000);
+        frames.extend((0..187).map(|i| frame(&aac, 0, i * 64, true)));
+        frames.sort_by_key(|f| f.arrived);
+        let mut f = Fragmenter::new(Settings::default());
+        let mut out = run(&mut f, &frames);
+        out.extend(f.finish());
+        let all = fragments(&out);
+        let first: Vec<_> = all.iter().take(5).map(|f| (f.number, f.chunk, f.more, f.key)).collect();
+        let expected =
+            [(1, 0, true, true), (1, 1, true, false), (1, 2, true, false), (1, 3, false, false), (2, 0, true, true)];
+        assert_eq!(first, expected);
+        assert_eq!(&ms(&all)[..4], [(0, 520), (520, 520), (1_040, 520), (1_560, 440)]);
+        assert!(all.windows(2).all(|w| w[0].at + w[0].duration == w[1].at && w[0].to == w[1].from));
+        assert!(all.iter().all(|f| !f.discontinuity && f.init == 0));
+        assert_eq!(codecs(&out), ["avc1.4d4028,mp4a.40.2"], "sound is beside the pictures in each chunk");
+    }
+
+    #[test]
+    fn an_endless_group_of_pictures_in_chunks_is_cut_within_no_frame() {
+        for gop in [4_440, 4_480, 4_520, 60_000] {
+            let mut f = Fragmenter::new(Settings::default());
+            let mut out = run(&mut f, &video(&format(Codec::H264, 40), 0, 0, 30_000, gop));
+            out.extend(f.finish());
+            let all = fragments(&out);
+            assert!(all.windows(2).all(|w| w[0].at + w[0].duration == w[1].at), "{gop}: {:?}", ms(&all));
+            assert!(all.iter().all(|f| !f.discontinuity && f.frames > 0), "{gop}");
+            assert!(all.iter().all(|f| f.duration <= Duration::from_millis(560)), "{gop}: {:?}", ms(&all));
+            let ends: Vec<_> = all.iter().filter(|f| !f.more).map(|f| f.number).collect();
+            assert_eq!(ends, (1..=ends.len() as u32).collect::<Vec<_>>(), "each ends once");
+        }
+    }
+
+    #[test]
     fn what_comes_after_a_pause_goes_on_within_the_group_of_pictures_and_no_frame_is_there_twice() {
         let (pictures, aac) = (format(Codec::H264, 40), format(Codec::Aac, 40));
         let mut frames = video(&pictures, 0, 0, 8_000, 2_000);
         frames.extend((0..125).map(|i| frame(&aac, 0, i * 64, true)));
         frames.sort_by_key(|f| f.arrived);
         for pause in 10..frames.len() {
-            let mut f = Fragmenter::new(Settings::default());
+            let mut f = Fragmenter::new(whole());
             let (mut out, rest) = (run(&mut f, &frames[..pause]), &frames[pause..]);
             let next = rest.iter().find(|f| f.track == Track::Video);
             out.extend(f.pause(next.map(|f| &**f)));
@@ -475,7 +574,7 @@ mod tests {
 
     #[test]
     fn a_camera_whose_clock_stands_still_is_written_all_the_same() {
-        let mut f = Fragmenter::new(Settings::default());
+        let mut f = Fragmenter::new(whole());
         let format = format(Codec::H264, 40);
         let frames: Vec<_> = (0..1_500).map(|i| odd(&format, 0, i / 100, 40 * i as u64, i == 0, 10)).collect();
         let out = run(&mut f, &frames);
@@ -486,7 +585,7 @@ mod tests {
 
     #[test]
     fn a_flood_of_frames_is_held_within_bounds() {
-        let mut f = Fragmenter::new(Settings::default());
+        let mut f = Fragmenter::new(whole());
         let format = format(Codec::H264, 40);
         for i in 0..60_i64 {
             f.push(&odd(&format, 0, 1_000_000 + i, 5_000, i == 0, 1 << 20));
@@ -502,7 +601,7 @@ mod tests {
     fn a_camera_that_flaps_with_every_frame_makes_no_object_of_each() {
         let (a, b) = (format(Codec::H264, 40), format(Codec::H264, 41));
         for flapping in [|i: u32| (i % 2, 0), |i: u32| (0, i)] {
-            let mut f = Fragmenter::new(Settings::default());
+            let mut f = Fragmenter::new(whole());
             let frames: Vec<_> = (0..10_000_u32)
                 .map(|i| {
                     let (level, timeline) = flapping(i);
@@ -517,7 +616,7 @@ mod tests {
 
     #[test]
     fn an_endless_group_of_pictures_is_cut_without_a_key_frame_and_returns_to_it() {
-        let mut f = Fragmenter::new(Settings { target: Duration::from_secs(1), longest: Duration::from_secs(2) });
+        let mut f = Fragmenter::new(Settings { longest: Duration::from_secs(2), ..whole() });
         let mut out = run(&mut f, &video(&format(Codec::H264, 40), 0, 0, 6_000, 4_400));
         out.extend(f.finish());
         let all = fragments(&out);
@@ -528,7 +627,7 @@ mod tests {
     #[test]
     fn a_hole_within_a_timeline_is_no_frames_length() {
         let f264 = format(Codec::H264, 40);
-        let mut f = Fragmenter::new(Settings { target: Duration::from_secs(1), longest: Duration::from_secs(2) });
+        let mut f = Fragmenter::new(Settings { longest: Duration::from_secs(2), ..whole() });
         let mut frames = video(&f264, 0, 0, 1_000, 500);
         frames.extend((775..800).map(|i| frame(&f264, 0, i * 40, false)));
         let mut out = run(&mut f, &frames);
@@ -541,7 +640,7 @@ mod tests {
     #[test]
     fn a_new_timeline_stands_where_it_arrived_and_needs_no_new_init() {
         let f264 = format(Codec::H264, 40);
-        let mut f = Fragmenter::new(Settings::default());
+        let mut f = Fragmenter::new(whole());
         let mut frames = video(&f264, 0, 0, 1_200, 400);
         // Back after ten seconds, in the middle of a group of pictures.
         frames.extend(video(&f264, 1, 11_000, 13_000, 1_000).into_iter().skip(1));
@@ -555,7 +654,7 @@ mod tests {
 
     #[test]
     fn a_new_format_takes_a_new_init_and_loses_no_time() {
-        let mut f = Fragmenter::new(Settings::default());
+        let mut f = Fragmenter::new(whole());
         let mut frames = video(&format(Codec::H264, 40), 0, 0, 1_480, 400);
         frames.extend(video(&format(Codec::H264, 31), 0, 1_480, 3_000, 2_000));
         let mut out = run(&mut f, &frames);
@@ -575,7 +674,7 @@ mod tests {
         let mut frames = video(&f264, 0, 0, 10_000, 1_000);
         frames.extend((50..80).map(|i| frame(&aac, 0, i * 64, true)));
         frames.sort_by_key(|f| f.arrived);
-        let mut f = Fragmenter::new(Settings::default());
+        let mut f = Fragmenter::new(whole());
         let mut out = run(&mut f, &frames);
         out.extend(f.finish());
         assert_eq!(codecs(&out), ["avc1.4d4028", "avc1.4d4028,mp4a.40.2", "avc1.4d4028"]);
@@ -588,7 +687,7 @@ mod tests {
     fn sound_alone_is_recorded_when_no_pictures_come() {
         let aac = format(Codec::Aac, 0);
         let frames: Vec<_> = (0..200).map(|i| frame(&aac, 0, i * 64, true)).collect();
-        let mut f = Fragmenter::new(Settings::default());
+        let mut f = Fragmenter::new(whole());
         let mut out = run(&mut f, &frames);
         assert!(fragments(&out).len() > 5);
         out.extend(f.finish());
@@ -600,7 +699,7 @@ mod tests {
     #[test]
     fn a_skip_goes_on_at_a_key_frame_of_the_same_clock() {
         let f264 = format(Codec::H264, 40);
-        let mut f = Fragmenter::new(Settings::default());
+        let mut f = Fragmenter::new(whole());
         let mut out = run(&mut f, &video(&f264, 0, 0, 600, 400));
         out.extend(f.skip());
         out.extend(run(&mut f, &video(&f264, 0, 2_000, 2_600, 400)));
@@ -612,8 +711,7 @@ mod tests {
 
     #[test]
     fn a_resumed_recording_counts_on_and_begins_with_an_init() {
-        let mut f =
-            Fragmenter::resume(Settings::default(), Position { fragment: 7, init: 2, at: Duration::from_secs(9) });
+        let mut f = Fragmenter::resume(whole(), Position { fragment: 7, init: 2, at: Duration::from_secs(9) });
         let mut out = run(&mut f, &video(&format(Codec::H264, 40), 0, 0, 600, 400));
         out.extend(f.finish());
         let Piece::Init(init) = &out[0] else { panic!("{out:?}") };
@@ -628,7 +726,7 @@ mod tests {
         let mut frames = video(&format(Codec::H264, 40), 0, 0, 3_000, 400);
         frames.extend((0..40).map(|i| frame(&bad, 0, i * 64, true)));
         frames.sort_by_key(|f| f.arrived);
-        let mut f = Fragmenter::new(Settings::default());
+        let mut f = Fragmenter::new(whole());
         let mut out = run(&mut f, &frames);
         out.extend(f.finish());
         let refused = out.iter().filter(|p| matches!(p, Piece::Refused { track: Some(Track::Audio), .. })).count();
@@ -638,7 +736,7 @@ mod tests {
     #[test]
     fn sound_does_not_pile_up_when_pictures_stop() {
         let (f264, aac) = (format(Codec::H264, 40), format(Codec::Aac, 0));
-        let mut f = Fragmenter::new(Settings::default());
+        let mut f = Fragmenter::new(whole());
         run(&mut f, &video(&f264, 0, 0, 800, 400));
         let out = run(&mut f, &(0..1000).map(|i| frame(&aac, 0, i * 64, true)).collect::<Vec<_>>());
         assert_eq!(codecs(&out), ["avc1.4d4028,mp4a.40.2", "mp4a.40.2"]);
@@ -655,7 +753,7 @@ mod tests {
     proptest! {
         #[test]
         fn fragments_account_for_every_tick(steps in arbitrary()) {
-            let settings = Settings { target: Duration::from_secs(1), longest: Duration::from_secs(2) };
+            let settings = Settings { longest: Duration::from_secs(2), ..whole() };
             let f264 = format(Codec::H264, 40);
             let mut f = Fragmenter::new(settings);
             let (mut timeline, mut ticks, mut ms) = (0u32, 0i64, 0u64);

@@ -71,14 +71,18 @@ pub fn init_number(name: &str) -> Option<u32> {
     if rest.is_empty() { Some(0) } else { rest.strip_prefix('-')?.parse::<u32>().ok()?.checked_sub(1) }
 }
 
-/// A fragment: `moof` and `mdat`.
+/// A fragment, or a chunk of one: `moof` and `mdat`. Its chunks one after another are the fragment's file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fragment {
-    /// Counts up from 1 without holes.
+    /// The fragment's: counts up from 1 without holes.
     pub number: u32,
+    /// How many chunks of the fragment came before.
+    pub chunk: u16,
+    /// Whether more of the fragment is to come.
+    pub more: bool,
     /// The init segment it needs.
     pub init: u32,
-    /// The file.
+    /// What goes into the file.
     pub bytes: Bytes,
     /// When its first frame was captured.
     pub from: Utc,
@@ -96,7 +100,7 @@ pub struct Fragment {
     pub frames: u32,
     /// Whether packets were lost in it or just before it.
     pub lost: bool,
-    /// Whether it does not go on where the fragment before it ended, or needs another init segment than that.
+    /// Whether it does not go on where what came before it ended, or needs another init segment than that.
     pub discontinuity: bool,
 }
 
@@ -153,34 +157,40 @@ pub(super) struct Cut {
     pub sound: Stretch,
     /// What the init segment must describe: pictures, sound.
     pub formats: [Option<Arc<Format>>; 2],
-    /// Whether it goes on where the fragment before it ended.
+    /// Whether it goes on where what came before it ended.
     pub follows: bool,
+    /// Whether more of the fragment is to come.
+    pub more: bool,
 }
 
 /// Numbers the pieces and makes their bytes.
 #[derive(Debug)]
 pub(super) struct Writer {
     next: Position,
+    /// How many chunks of the next fragment are out.
+    chunks: u16,
     described: [Option<Arc<Format>>; 2],
     broken: bool,
 }
 
 impl Writer {
     pub fn new(next: Position) -> Self {
-        Self { next, described: [None, None], broken: next.fragment > 1 }
+        Self { next, chunks: 0, described: [None, None], broken: next.fragment > 1 }
     }
 
     pub fn next(&self) -> Position {
         self.next
     }
 
-    /// Makes a fragment, with an init segment before it where the formats are new.
+    /// Makes a chunk, with an init segment before it where the formats are new. After one that cannot be made, a fragment
+    /// begins.
     pub fn write(&mut self, cut: &Cut, out: &mut Vec<Piece>) {
         self.broken |= !cut.follows;
         match self.try_write(cut, out) {
             Ok(fragment) => out.push(Piece::Fragment(fragment)),
             Err(error) => {
                 self.broken = true;
+                self.next.fragment += u32::from(std::mem::take(&mut self.chunks) > 0);
                 out.push(Piece::Refused { track: None, error });
             }
         }
@@ -196,7 +206,9 @@ impl Writer {
         }
         let lead = &cut.lead;
         let Some(first) = lead.frames.first() else { return Err(mp4_atom::Error::MissingContent("frames").into()) };
-        let bytes = boxes::fragment(self.next.fragment, &runs(cut))?;
+        // Counts up from chunk to chunk.
+        let sequence = (self.next.fragment << 8).saturating_add(u32::from(self.chunks));
+        let bytes = boxes::fragment(sequence, &runs(cut))?;
 
         let rate = first.format.clock_rate;
         let ticks: i64 = lead.durations.iter().map(|d| i64::from(*d)).sum();
@@ -204,6 +216,8 @@ impl Writer {
         let at = span_of(lead.time, rate);
         let fragment = Fragment {
             number: self.next.fragment,
+            chunk: self.chunks,
+            more: cut.more,
             init: self.next.init - 1,
             bytes,
             from: first.captured,
@@ -216,7 +230,10 @@ impl Writer {
             lost: lead.frames.iter().chain(&cut.sound.frames).any(|f| f.lost_before > 0),
             discontinuity: std::mem::take(&mut self.broken),
         };
-        self.next.fragment += 1;
+        self.chunks += 1;
+        if !cut.more {
+            (self.next.fragment, self.chunks) = (self.next.fragment + 1, 0);
+        }
         self.next.at = self.next.at.max(lead.end());
         Ok(fragment)
     }

@@ -261,17 +261,23 @@ impl MediaStore {
 
     /// Stores the next chunk of an object, which [`ObjectMeta::chunk`] counts; its meta speaks of all of the object so far,
     /// and is of the same name. While `more` of it is to come, nobody else hears of it. After a crash it ends where it is.
-    /// The ticket resolves when the chunk is durable. One that is refused, or fails, must not be followed by the next: a
-    /// chunk of no bytes that is the last ends the object where it is.
+    /// The ticket resolves when the chunk is durable. One that is refused must not be followed by the next: a chunk of no
+    /// bytes, which is never refused, ends the object where it is.
     pub fn append_chunk(&self, meta: ObjectMeta, payload: Bytes, more: bool) -> Result<Ticket<ObjectRef>, Error> {
         if payload.len() > MAX_PAYLOAD {
             return Err(Error::TooLarge { bytes: payload.len() as u64, limit: MAX_PAYLOAD as u64 });
         }
+        // The end of what was taken is taken.
+        let ends = payload.is_empty() && meta.chunk > 0;
         let encoded = meta.encode()?;
         let cost = (RECORD_HEADER + encoded.len() + payload.len()) as u64;
         let (done, ticket) = Ticket::new();
         let item = Item::Object { meta, payload, more, done };
-        self.handle.shared.queue.try_push(cost, Work { item, encoded, cost })?;
+        if ends {
+            self.handle.shared.queue.push_free(Work { item, encoded, cost: 0 })?;
+        } else {
+            self.handle.shared.queue.try_push(cost, Work { item, encoded, cost })?;
+        }
         Ok(ticket)
     }
 

@@ -124,7 +124,7 @@ impl Camera {
     }
 
     fn bytes(&self, key: bool, number: usize) -> Bytes {
-        let len = if key { 36 << 10 } else { 300 };
+        let len = if key { 36 << 10 } else { 8 << 10 };
         let mut bytes = vec![0; len];
         bytes[..4].copy_from_slice(MARK);
         bytes[4] = self.index;
@@ -134,17 +134,21 @@ impl Camera {
     }
 }
 
-/// The frames in a fragment, by number, and that they are this camera's.
+/// The frames in a fragment, chunk by chunk, by number; and that they are this camera's.
 pub fn frames_in(fragment: &[u8], camera: &CameraId) -> Vec<usize> {
-    let mut at = fragment.windows(4).position(|w| w == MARK).expect("a fragment without frames");
-    let mut found = Vec::new();
-    while at + HEAD <= fragment.len() {
-        let head = &fragment[at..at + HEAD];
-        assert_eq!((&head[..4], format!("c{}", head[4]).as_str()), (&MARK[..], camera.as_str()), "another camera's");
-        let word = |from: usize| u32::from_le_bytes(head[from..from + 4].try_into().unwrap()) as usize;
-        found.push(word(8));
-        at += word(12);
+    let (mut rest, mut found) = (fragment, Vec::new());
+    while let Some((size, kind)) = rest.first_chunk().zip(rest.get(4..8)) {
+        let (one, next) = rest.split_at(u32::from_be_bytes(*size) as usize);
+        let mut frames = if kind == b"mdat" { &one[8..] } else { &[] };
+        while !frames.is_empty() {
+            let head = &frames[..HEAD];
+            assert_eq!((&head[..4], format!("c{}", head[4]).as_str()), (&MARK[..], camera.as_str()), "another camera's");
+            let word = |from: usize| u32::from_le_bytes(head[from..from + 4].try_into().unwrap()) as usize;
+            found.push(word(8));
+            frames = &frames[word(12)..];
+        }
+        rest = next;
     }
-    assert_eq!(at, fragment.len(), "a fragment that is not whole");
+    assert!(!found.is_empty(), "a fragment without frames");
     found
 }

@@ -31,8 +31,8 @@ const CERTAIN: Duration = Duration::from_secs(27);
 const LATE: Duration = Duration::from_secs(25);
 /// So long memory reaches back.
 const KEPT: Duration = Duration::from_secs(60);
-/// So much of a recording is in memory alone at a time.
-const MEMORY: Duration = Duration::from_secs(10);
+/// So much of a recording is in memory alone at a time: a chunk of two frames, and what it waits for the disk.
+const MEMORY: Duration = Duration::from_millis(1_500);
 
 /// Frames and words about gaps, of one camera, for one purpose.
 #[derive(Default)]
