@@ -52,7 +52,7 @@ pub(super) struct Index {
     objects: Tree,
     /// Delivery order -> object key.
     pending: Tree,
-    /// Segment, offset -> object key.
+    /// Segment, offset -> [`Place`].
     by_segment: Tree,
     /// Segment -> [`Sealed`].
     sealed: Tree,
@@ -138,9 +138,10 @@ impl Index {
             self.pending.insert(row.meta.pending_key(), key.as_slice()).map_err(failed("write a row"))?;
         }
         for at in row.places() {
-            let known = self.by_segment.insert(segment_key(at), key.as_slice()).map_err(failed("write a row"))?;
+            let place = Place::of(&row, at);
+            let known = self.by_segment.insert(segment_key(at), place.encode(&key)).map_err(failed("write a row"))?;
             if known.is_none() {
-                count(uses, &row, at, 1);
+                place.count(uses, at.segment, 1);
             }
         }
         Ok(())
@@ -150,8 +151,8 @@ impl Index {
     fn leave(&self, object: &ObjectRef, uses: &mut BTreeMap<u64, SegmentUse>) -> Result<(), Error> {
         for at in object.places() {
             let known = self.by_segment.remove(segment_key(at)).map_err(failed("remove a row"))?;
-            if known.is_some() {
-                count(uses, object, at, -1);
+            if let Some((place, _)) = known.as_deref().map(Place::decode).transpose()? {
+                place.count(uses, at.segment, -1);
             }
         }
         Ok(())
@@ -162,11 +163,17 @@ impl Index {
         let Some(mut row) = self.get(&key)?.filter(|row| mark.is_about(&row.meta)) else { return Ok(()) };
         if !row.delivered {
             row.delivered = true;
+            // Before the object's own row: after a crash in between, the mark is applied again.
+            for at in row.places() {
+                let place = Place::of(&row, at);
+                let old = self.by_segment.insert(segment_key(at), place.encode(&key)).map_err(failed("write a row"))?;
+                if let Some((old, _)) = old.as_deref().map(Place::decode).transpose()? {
+                    old.count(uses, at.segment, -1);
+                    place.count(uses, at.segment, 1);
+                }
+            }
             let bytes = serde_json::to_vec(&row).map_err(unreadable)?;
             self.objects.insert(&key, bytes).map_err(failed("write an object"))?;
-            for at in row.places() {
-                count_undelivered(uses, &row, at, -1);
-            }
         }
         self.pending.remove(row.meta.pending_key()).map(drop).map_err(failed("remove a row"))
     }
@@ -242,13 +249,13 @@ impl Index {
     pub fn is_whole(&self, object: &ObjectRef) -> Result<bool, Error> {
         let key = object.meta.key();
         let waits = self.pending.get(object.meta.pending_key()).map_err(failed("read what is pending"))?;
-        let is_key = |row: Option<sled::IVec>| row.is_some_and(|row| row == key);
         for at in object.places() {
-            if !is_key(self.by_segment.get(segment_key(at)).map_err(failed("read a segment"))?) {
+            let row = self.by_segment.get(segment_key(at)).map_err(failed("read a segment"))?;
+            if row.is_none_or(|row| row != Place::of(object, at).encode(&key)) {
                 return Ok(false);
             }
         }
-        Ok(object.delivered || is_key(waits))
+        Ok(object.delivered || waits.is_some_and(|waits| waits == key))
     }
 
     /// How many rows say that something waits that is delivered or not there; but for the objects of `marks`, of which
@@ -284,18 +291,12 @@ impl Index {
         rows.collect()
     }
 
-    /// What each segment holds, by the index; sizes of files are not known here.
+    /// What each segment holds, by the index; sizes of files are not known here. Objects themselves are not read for it.
     pub fn uses(&self) -> Result<BTreeMap<u64, SegmentUse>, Error> {
         let mut uses = BTreeMap::new();
         for row in self.by_segment.iter() {
-            let (place, key) = row.map_err(failed("read segments"))?;
-            let object = self.get(&key)?;
-            let here = object.as_ref().and_then(|o| o.places().find(|at| segment_key(*at) == *place));
-            match object.zip(here) {
-                Some((object, at)) => count(&mut uses, &object, at, 1),
-                // A segment was being forgotten when the process died.
-                None => drop(self.by_segment.remove(&place).map_err(failed("remove a row"))?),
-            }
+            let (at, row) = row.map_err(failed("read segments"))?;
+            Place::decode(&row)?.0.count(&mut uses, number(&at)?, 1);
         }
         Ok(uses)
     }
@@ -303,10 +304,16 @@ impl Index {
     /// The objects with something in a segment, in order.
     pub fn objects_in(&self, segment: u64) -> Result<Vec<ObjectRef>, Error> {
         let (mut found, mut seen) = (Vec::new(), BTreeSet::new());
-        for key in self.by_segment.scan_prefix(segment.to_be_bytes()).values() {
-            let key = key.map_err(failed("read a segment"))?;
-            if seen.insert(key.clone()) {
-                found.extend(self.get(&key)?);
+        for row in self.by_segment.scan_prefix(segment.to_be_bytes()) {
+            let (at, row) = row.map_err(failed("read a segment"))?;
+            let (_, key) = Place::decode(&row)?;
+            if !seen.insert(key.to_vec()) {
+                continue;
+            }
+            match self.get(key)? {
+                Some(object) => found.push(object),
+                // It was being forgotten when the process died.
+                None => drop(self.by_segment.remove(&at).map_err(failed("remove a row"))?),
             }
         }
         Ok(found)
@@ -352,32 +359,61 @@ fn number(key: &[u8]) -> Result<u64, Error> {
     Ok(u64::from_be_bytes(bytes))
 }
 
-/// Counts what lies of an object there.
-fn count(uses: &mut BTreeMap<u64, SegmentUse>, object: &ObjectRef, at: At, by: i64) {
-    let number = at.segment;
-    let held = uses.entry(number).or_insert(SegmentUse { number, ..SegmentUse::default() });
-    held.objects = held.objects.saturating_add_signed(by);
-    if at == object.at {
-        held.ends = held.ends.saturating_add_signed(by);
-    }
-    if object.meta.kept.incident().is_some() {
-        held.evidence = held.evidence.saturating_add_signed(by);
-    }
-    if !object.delivered {
-        count_undelivered(uses, object, at, by);
-    }
+/// What lies somewhere of an object, as far as its segment's use is concerned: so that not every object has to be read
+/// when the index is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place {
+    /// It ends here.
+    ends: bool,
+    evidence: bool,
+    delivered: bool,
+    stays: bool,
+    /// Its record's size, but for what is known of it beside its bytes; of chunks, as if they had equal ones.
+    bytes: u32,
 }
 
-fn count_undelivered(uses: &mut BTreeMap<u64, SegmentUse>, object: &ObjectRef, at: At, by: i64) {
-    let Some(held) = uses.get_mut(&at.segment) else { return };
-    held.undelivered = held.undelivered.saturating_add_signed(by);
-    if at == object.at {
-        held.waiting = held.waiting.saturating_add_signed(by);
+impl Place {
+    /// Its bytes before the object's key.
+    const LEN: usize = 5;
+
+    fn of(object: &ObjectRef, at: At) -> Self {
+        let bytes = object.meta.size / (object.before.len() as u64 + 1) + 1_024;
+        Self {
+            ends: at == object.at,
+            evidence: object.meta.kept.incident().is_some(),
+            delivered: object.delivered,
+            stays: object.meta.stays(),
+            bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
+        }
     }
-    if object.meta.stays() {
-        held.stays = held.stays.saturating_add_signed(by);
-        // Its record's size, but for what is known of it beside its bytes; of chunks, as if they had equal ones.
-        let bytes = i64::try_from(object.meta.size / (object.before.len() as u64 + 1)).unwrap_or(i64::MAX) + 1_024;
-        held.stays_bytes = held.stays_bytes.saturating_add_signed(by * bytes);
+
+    fn encode(self, key: &[u8]) -> Vec<u8> {
+        let flags = [self.ends, self.evidence, self.delivered, self.stays];
+        let flags = flags.iter().rev().fold(0, |bits, flag| bits << 1 | u8::from(*flag));
+        [&[flags], self.bytes.to_be_bytes().as_slice(), key].concat()
+    }
+
+    /// It and the object's key.
+    fn decode(row: &[u8]) -> Result<(Self, &[u8]), Error> {
+        let short = || Error::Index { doing: "read a row", error: "it is too short".into() };
+        let (head, key) = row.split_first_chunk::<{ Self::LEN }>().ok_or_else(short)?;
+        let [flags, bytes @ ..] = *head;
+        let is = |bit: u8| flags & 1 << bit != 0;
+        let bytes = u32::from_be_bytes(bytes);
+        Ok((Self { ends: is(0), evidence: is(1), delivered: is(2), stays: is(3), bytes }, key))
+    }
+
+    fn count(self, uses: &mut BTreeMap<u64, SegmentUse>, number: u64, by: i64) {
+        let held = uses.entry(number).or_insert(SegmentUse { number, ..SegmentUse::default() });
+        let add = |to: &mut u64, of: bool| *to = to.saturating_add_signed(if of { by } else { 0 });
+        add(&mut held.objects, true);
+        add(&mut held.ends, self.ends);
+        add(&mut held.evidence, self.evidence);
+        add(&mut held.undelivered, !self.delivered);
+        add(&mut held.waiting, self.ends && !self.delivered);
+        add(&mut held.stays, self.stays && !self.delivered);
+        if self.stays && !self.delivered {
+            held.stays_bytes = held.stays_bytes.saturating_add_signed(by * i64::from(self.bytes));
+        }
     }
 }

@@ -142,7 +142,11 @@ pub fn frames_in(fragment: &[u8], camera: &CameraId) -> Vec<usize> {
         let mut frames = if kind == b"mdat" { &one[8..] } else { &[] };
         while !frames.is_empty() {
             let head = &frames[..HEAD];
-            assert_eq!((&head[..4], format!("c{}", head[4]).as_str()), (&MARK[..], camera.as_str()), "another camera's");
+            assert_eq!(
+                (&head[..4], format!("c{}", head[4]).as_str()),
+                (&MARK[..], camera.as_str()),
+                "another camera's"
+            );
             let word = |from: usize| u32::from_le_bytes(head[from..from + 4].try_into().unwrap()) as usize;
             found.push(word(8));
             frames = &frames[word(12)..];
