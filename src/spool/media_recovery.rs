@@ -566,7 +566,9 @@ fn prefer_what_is_there(
                 there.insert(object.meta.key());
             }
         }
-        there.extend(chunks.all().map(|object| object.meta.key()));
+        let unbroken = unbroken(segments);
+        let begun = chunks.all().filter(|object| object.at.segment >= unbroken);
+        there.extend(begun.map(|object| object.meta.key()));
         for object in known.iter().filter(|object| there.contains(&object.meta.key())) {
             index.forget_object(object, uses)?;
         }

@@ -39,6 +39,9 @@ use crate::{
     },
 };
 
+/// What the rest of an object is called of which the beginning is there.
+const REST: &str = ".rest";
+
 /// Bytes of records that are copied with one sync.
 const BATCH: u64 = 8 << 20;
 
@@ -247,8 +250,8 @@ impl<'a> Media<'a> {
                 bytes = 0;
             }
         }
-        for object in self.index.objects_in(number)?.iter().filter(|o| !o.before.is_empty()) {
-            batch.extend(self.in_one(object)?);
+        for object in self.in_chunks(number, &found.records)? {
+            batch.extend(self.in_one(&object)?);
             copied.records += 1;
         }
         self.copy(batch)?;
@@ -263,6 +266,35 @@ impl<'a> Media<'a> {
         let name = file_name(number);
         self.done.push(format!("{MEDIA}/{name}: {} sound records copied, kept as {name}.damaged", copied.records));
         Ok(())
+    }
+
+    /// Objects that were written in chunks, with some of them in a segment. The index does not know them where the segment's
+    /// header is no good.
+    fn in_chunks(&self, number: u64, records: &[Located]) -> Result<Vec<ObjectRef>, Error> {
+        let known = self.index.objects_in(number)?.into_iter().filter(|o| !o.before.is_empty());
+        let mut found: BTreeMap<Vec<u8>, ObjectRef> = known.map(|object| (object.meta.key(), object)).collect();
+        let mut chunks = Chunks::default();
+        let mut made = media_recovery::changes(number, records.iter(), &mut chunks);
+        for (&next, _) in self.folder.segments.range(number + 1..) {
+            if chunks.all().next().is_none() {
+                break;
+            }
+            let path = self.folder.dir.join(file_name(next));
+            let Ok(file) = self.folder.disk.open_to_read(&path) else { continue };
+            let after = scan(&*file, next, Depth::Headers).map_err(Error::io("read", &path))?;
+            let goes_on = after.records.iter().filter(|r| r.header.kind == OBJECT && r.header.flags & FIRST == 0);
+            made.extend(media_recovery::changes(next, goes_on, &mut chunks));
+        }
+        let whole =
+            made.into_iter().filter_map(|change| if let Change::Stored(object) = change { Some(object) } else { None });
+        let in_chunks = whole.filter(|object| !object.before.is_empty());
+        for object in in_chunks.chain(chunks.all().cloned()) {
+            let key = object.meta.key();
+            if self.index.get(&key)?.is_none() {
+                found.entry(key).or_insert(object);
+            }
+        }
+        Ok(found.into_values().collect())
     }
 
     /// An object that was written in chunks, in one record, with a mark beside it where headquarters has it; nothing, when
@@ -360,9 +392,15 @@ impl<'a> Media<'a> {
         let mut place = known.iter().map(|o| o.at.offset + 1).max().unwrap_or(0);
         let mut noted = 0;
         for mut object in std::mem::take(&mut self.lost) {
-            let key = object.meta.key();
-            if self.index.get(&key)?.is_some() {
-                continue;
+            match self.index.get(&object.meta.key())? {
+                // What is left of it is its beginning alone; the rest is lost.
+                Some(left) if left.meta.size < object.meta.size && left.meta.to < object.meta.to => {
+                    object.meta.from = left.meta.to;
+                    object.meta.size -= left.meta.size;
+                    object.meta.name.push_str(REST);
+                }
+                Some(_) => continue,
+                None => {}
             }
             let mark = DeliveredMark::of(&object.meta);
             let delivered = std::mem::take(&mut object.delivered);
