@@ -4,6 +4,8 @@
 
 #[path = "support/gateway.rs"]
 mod gateway;
+#[path = "support/mqtt.rs"]
+mod mqtt;
 mod support;
 
 use std::{
@@ -23,6 +25,7 @@ use chowki::{
 };
 use futures::{StreamExt, stream};
 use gateway::{Gateway, Site, quiet_port};
+use mqtt::Button;
 use support::{Peer, eventually, rig, wait_for_port};
 use tempfile::TempDir;
 
@@ -190,6 +193,23 @@ fn thousands_of_small_objects_arrive_each_as_it_was() {
         stream::iter((0..N).map(put)).buffer_unordered(16).collect::<Vec<_>>().await
     });
     assert_eq!(bucket(s3.port), sent);
+}
+
+#[test]
+fn presses_are_taken_while_an_index_that_is_lost_is_built_anew_and_then_everything_is_there() {
+    const OBJECTS: u32 = 40_000;
+    let owed = Owed::new(quiet_port(), OBJECTS, 64);
+    let site = owed.site.buttons(1);
+    std::fs::remove_dir_all(owed.dir.path().join("media/index")).unwrap();
+    let gateway = site.start();
+    let mut button = Button::connect(gateway.mqtt, "b1").unwrap();
+    button.press("p-1", "panic");
+    button.until("p-1", "recorded");
+    assert_eq!(metric(&gateway, "chowki_media_objects_undelivered"), 0, "the index is not there yet");
+    eventually(LONG, "the index is there", || {
+        (metric(&gateway, "chowki_media_objects_undelivered") == u64::from(OBJECTS)).then_some(())
+    });
+    assert!(gateway.stop().success());
 }
 
 #[test]

@@ -23,6 +23,7 @@ pub mod ledger;
 pub mod lighter;
 mod line;
 mod metrics;
+mod opening;
 mod recorder;
 pub mod recorders;
 mod settings;
@@ -50,7 +51,7 @@ use crate::{
     host::{clock, scope::Scope},
     incident::engine::Engine,
     intake::{self},
-    spool::{self, Evicted, Journal, JournalSettings, MediaSettings, MediaStore},
+    spool::{self, Evicted, Journal, MediaStore},
     uplink::{self, events, outage},
 };
 
@@ -64,6 +65,7 @@ use self::{
     hq::Headquarters,
     keepers::Keepers,
     ledger::Ledger,
+    opening::Spool,
     recorders::Recorders,
     turn::Inputs,
     watched::Watched,
@@ -142,7 +144,8 @@ impl Gateway {
 
         let now = clock::now();
         let mut engine = Engine::new(settings::engine(&config), inventory.clone(), now);
-        let Spool { journal, media, evictions, replayed, lost } = open_spool(&config, &mut engine, scope).await?;
+        let Spool { journal, media, evictions, replayed, lost, late } =
+            opening::open(&config, &mut engine, scope).await?;
 
         let board = Arc::new(Board::new(now.wall.unix_ms()));
         desk::show(&engine, &board);
@@ -152,6 +155,9 @@ impl Gateway {
         let (button_events, button_queue) = mpsc::channel(BUTTON_QUEUE);
 
         watch_evictions(evictions, work.clone(), scope);
+        if let Some(late) = late {
+            late.follow(media.clone(), work.clone(), scope);
+        }
 
         // Before an outage is found out it may have lasted a while.
         let before = (config.evidence.before, outage::AROUND + outage::FOUND_OUT);
@@ -275,58 +281,6 @@ impl Gateway {
 fn start_calls(config: &Config, scope: &Scope) -> Option<Calls> {
     let started = call::start(settings::calls(config), scope);
     started.inspect_err(|e| error!(error = %e, "no live pictures")).ok()
-}
-
-/// What is on disk, opened.
-struct Spool {
-    journal: Journal,
-    media: MediaStore,
-    /// What was removed from the disk, from now on and since it was last heard of.
-    evictions: mpsc::Receiver<Vec<Evicted>>,
-    /// Bytes of journal that were replayed.
-    replayed: u64,
-    /// Entries of the journal that had been synced and are gone.
-    lost: u64,
-}
-
-/// Opens journal and media log, and brings the engine to where they left it.
-async fn open_spool(config: &Config, engine: &mut Engine, scope: &Scope) -> Result<Spool, Error> {
-    let dir = config.data.dir.clone();
-    let settings =
-        MediaSettings { quota: config.data.media_quota, keep_free: config.data.keep_free, ..MediaSettings::default() };
-    let lookups = scope.clone();
-    let opened = scope.spawn_blocking("open spool", move || -> Result<_, spool::Error> {
-        let journal = spool::journal::open(&dir.join("journal"), JournalSettings::default())?;
-        let media = MediaStore::open(&dir.join("media"), settings, &lookups)?;
-        Ok((journal, media))
-    });
-    let Ok(opened) = opened.await else { return Err(spool::Error::Stopped.into()) };
-    let ((journal, entries, found), (media, evictions, media_found)) = opened?;
-    info!(?found, media = ?media_found, "spool opened");
-    for (part, report) in [("journal", &found), ("media log", &media_found)] {
-        if !report.is_sound() {
-            error!(part, lost = ?report.lost, damage = ?report.damage,
-                "the disk has lost what was synced: presses or evidence may be missing; replace the disk");
-        }
-    }
-    let lost = found.lost.iter().map(|lost| lost.end - lost.start).sum();
-    let replayed = entries.iter().map(|e| e.payload.len() as u64).sum();
-    bring_back(engine, entries, &media).await?;
-    Ok(Spool { journal, media, evictions, replayed, lost })
-}
-
-/// Brings an engine to where journal and media log left it.
-async fn bring_back(engine: &mut Engine, entries: Vec<spool::Entry>, media: &MediaStore) -> Result<(), spool::Error> {
-    let unread = ledger::replay(engine, entries);
-    if unread > 0 {
-        warn!(unread, "journal entries of another version");
-    }
-    for (incident, camera) in engine.evidence() {
-        for object in media.evidence(incident, &camera).await? {
-            engine.replay_evidence(incident, &camera, shelf::shown(&object.meta, object.delivered));
-        }
-    }
-    Ok(())
 }
 
 /// Brings what was removed from the disk to the desk.

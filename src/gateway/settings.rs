@@ -15,11 +15,17 @@ use crate::{
         nearby::Choice,
     },
     intake,
+    spool::MediaSettings,
     uplink::{self, events, objects},
 };
 
 /// Live sessions at a time: a wall of screens and some operators. Each costs what its pictures cost.
 const SESSIONS: usize = 256;
+
+/// How much of the disk media may use.
+pub(super) fn media(config: &Config) -> MediaSettings {
+    MediaSettings { quota: config.data.media_quota, keep_free: config.data.keep_free, ..MediaSettings::default() }
+}
 
 /// How the engine decides.
 pub(super) fn engine(config: &Config) -> EngineSettings {

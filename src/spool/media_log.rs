@@ -9,7 +9,7 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError, RwLock,
+        Arc, Mutex, OnceLock, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     thread,
@@ -26,7 +26,7 @@ use super::{
     index::Index,
     journal::Health,
     log::LogSettings,
-    media_recovery::{self, Opened},
+    media_recovery,
     media_writer::{Item, Work, Writer},
     object::{At, DeliveredMark},
     queue::{Queue, Ticket},
@@ -41,7 +41,7 @@ use crate::{
         evidence::{Gap, GapReason},
         ids::{CameraId, IncidentId},
     },
-    host::scope::Scope,
+    host::{clock, scope::Scope},
 };
 
 /// How many evictions may wait to be heard of. When they are not, nothing more is evicted.
@@ -146,7 +146,9 @@ pub(super) struct Shared {
     pub disk: Arc<dyn Disk>,
     pub dir: PathBuf,
     pub queue: Queue<Work>,
-    pub index: RwLock<Arc<Index>>,
+    /// There once the log is open.
+    index: OnceLock<RwLock<Arc<Index>>>,
+    opened: watch::Sender<Opened>,
     pub recent: Recent,
     pub health: watch::Sender<Health>,
     pub counts: Counts,
@@ -163,9 +165,41 @@ pub(super) struct Counts {
     pub dropped: AtomicU64,
 }
 
+/// How far opening is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Opened {
+    NotYet,
+    Yes,
+    Failed,
+}
+
 impl Shared {
-    pub fn index(&self) -> Arc<Index> {
-        self.index.read().unwrap_or_else(PoisonError::into_inner).clone()
+    fn new(disk: Arc<dyn Disk>, dir: &Path, settings: MediaSettings) -> Self {
+        let ((health, _), (opened, _)) = (watch::channel(Health::Ok), watch::channel(Opened::NotYet));
+        Self {
+            disk,
+            dir: dir.to_owned(),
+            queue: Queue::new(settings.queue_bytes),
+            index: OnceLock::new(),
+            opened,
+            recent: Recent::new(settings.recent_bytes),
+            health,
+            counts: Counts::default(),
+        }
+    }
+
+    /// [`Error::Stopped`] before the log is open.
+    pub fn index(&self) -> Result<Arc<Index>, Error> {
+        let index = self.index.get().ok_or(Error::Stopped)?;
+        Ok(index.read().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    /// In place of the one before.
+    pub fn set_index(&self, index: Index) {
+        let index = Arc::new(index);
+        let held = self.index.get_or_init(|| RwLock::new(index.clone()));
+        *held.write().unwrap_or_else(PoisonError::into_inner) = index;
+        self.opened.send_replace(Opened::Yes);
     }
 }
 
@@ -186,22 +220,73 @@ impl MediaStore {
         settings: MediaSettings,
         scope: &Scope,
     ) -> Result<(Self, mpsc::Receiver<Vec<Evicted>>, Report), Error> {
+        let lock = Self::lock(&disk, dir)?;
+        let (store, writer, heard, report) = Self::prepare(disk, dir, settings, scope)?;
+        store.work(dir, move || {
+            let _lock = lock;
+            writer.run();
+        })?;
+        Ok((store, heard, report))
+    }
+
+    /// As [`MediaStore::open`], in the background: an index that is lost is built anew from the log, which takes some seconds
+    /// for each 10 GB. Meanwhile things can be appended; whoever looks something up waits. The ticket resolves when it is
+    /// open.
+    #[expect(clippy::type_complexity, reason = "what opening gives")]
+    pub fn begin(
+        dir: &Path,
+        settings: MediaSettings,
+        scope: &Scope,
+    ) -> Result<(Self, mpsc::Receiver<Vec<Evicted>>, Ticket<Report>), Error> {
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        let lock = Self::lock(&disk, dir)?;
+        let shared = Arc::new(Shared::new(disk, dir, settings));
+        let (evictions, heard) = mpsc::channel(EVICTIONS_WAITING);
+        let (done, ticket) = Ticket::new();
+        let store = Self::of(shared.clone(), scope);
+        store.work(dir, move || {
+            let _lock = lock;
+            match media_recovery::open(shared.disk.clone(), &shared.dir, log_settings(&settings)) {
+                Ok(opened) => {
+                    let (writer, gone, report) = Writer::begin(opened, settings, shared, evictions.clone());
+                    let _ = done.send(Ok(report));
+                    for parts in gone {
+                        // Nobody hears of it when the gateway is stopping.
+                        let _ = evictions.blocking_send(parts);
+                    }
+                    writer.run();
+                }
+                Err(error) => {
+                    shared.health.send_replace(Health::Failing { since: clock::mono(), error: error.to_string() });
+                    shared.opened.send_replace(Opened::Failed);
+                    shared.queue.close();
+                    let _ = done.send(Err(error));
+                }
+            }
+        })?;
+        Ok((store, heard, ticket))
+    }
+
+    fn lock(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Box<dyn Send>, Error> {
         disk.create_dir(dir).map_err(Error::io("make the directory", dir))?;
         let lock = disk.lock(dir).map_err(|e| match e.kind() {
             std::io::ErrorKind::WouldBlock => Error::InUse(dir.to_owned()),
             _ => Error::io("lock", dir)(e),
         })?;
-        let (store, writer, heard, report) = Self::prepare(disk, dir, settings, scope)?;
-        let run = move || {
-            let _lock = lock;
-            writer.run();
-        };
-        let thread = thread::Builder::new()
-            .name("media-store".into())
-            .spawn(run)
-            .map_err(Error::io("start a thread for", dir))?;
-        *store.handle.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
-        Ok((store, heard, report))
+        Ok(Box::new(lock))
+    }
+
+    fn of(shared: Arc<Shared>, scope: &Scope) -> Self {
+        let handle = Arc::new(Handle { shared, thread: Mutex::new(None) });
+        Self { handle, scope: scope.clone() }
+    }
+
+    /// The thread that writes.
+    fn work(&self, dir: &Path, run: impl FnOnce() + Send + 'static) -> Result<(), Error> {
+        let thread = thread::Builder::new().name("media-store".into()).spawn(run);
+        let thread = thread.map_err(Error::io("start a thread for", dir))?;
+        *self.handle.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
+        Ok(())
     }
 
     /// Without a lock and a thread: nothing is written before [`Writer::step`].
@@ -212,32 +297,15 @@ impl MediaStore {
         settings: MediaSettings,
         scope: &Scope,
     ) -> Result<(Self, Writer, mpsc::Receiver<Vec<Evicted>>, Report), Error> {
-        let segment_bytes = settings.segment_bytes.min(MediaSettings::share_of(settings.quota));
-        let log_settings = LogSettings { purpose: Purpose::Media, segment_bytes, spares: 0 };
-        let Opened { log, index, uses, unwritten, gone, report } =
-            media_recovery::open(disk.clone(), dir, log_settings)?;
-        let (health, _) = watch::channel(Health::Ok);
-        let shared = Arc::new(Shared {
-            disk,
-            dir: dir.to_owned(),
-            queue: Queue::new(settings.queue_bytes),
-            index: RwLock::new(Arc::new(index)),
-            recent: Recent::new(settings.recent_bytes),
-            health,
-            counts: Counts::default(),
-        });
-        let vanished: Vec<ObjectRef> = gone.iter().flatten().filter(|o| !o.delivered).cloned().collect();
-        let gone: Vec<Vec<Evicted>> = gone.iter().map(|objects| evicted(objects)).filter(|p| !p.is_empty()).collect();
-        let (evictions, heard) = mpsc::channel(EVICTIONS_WAITING.max(gone.len()));
+        let opened = media_recovery::open(disk.clone(), dir, log_settings(&settings))?;
+        let shared = Arc::new(Shared::new(disk, dir, settings));
+        let (evictions, heard) = mpsc::channel(EVICTIONS_WAITING.max(opened.gone.len()));
+        let (writer, gone, report) = Writer::begin(opened, settings, shared.clone(), evictions.clone());
         for parts in gone {
             // The channel was made large enough.
             let _ = evictions.try_send(parts);
         }
-        let mut writer = Writer::new(log, uses, unwritten, settings, shared.clone(), evictions);
-        writer.miss(&vanished);
-        writer.publish();
-        let handle = Arc::new(Handle { shared, thread: Mutex::new(None) });
-        Ok((Self { handle, scope: scope.clone() }, writer, heard, report))
+        Ok((Self::of(shared, scope), writer, heard, report))
     }
 
     /// As [`MediaStore::open_on`], without a thread: the test that steps it is the thread.
@@ -301,29 +369,29 @@ impl MediaStore {
     /// Objects not confirmed by headquarters. Evidence: the newest incident first, in it the seconds around a press, then by
     /// rank of camera, then in order. Then what was kept in outages, then what always is, both by time.
     pub async fn pending(&self, limit: usize) -> Result<Vec<ObjectRef>, Error> {
-        self.look_up(move |shared| shared.index().pending(None, limit)).await
+        self.look_up(move |shared| shared.index()?.pending(None, limit)).await
     }
 
     /// Objects of one lane not confirmed by headquarters, in the order of [`Self::pending`].
     pub async fn pending_in(&self, lane: MediaLane, limit: usize) -> Result<Vec<ObjectRef>, Error> {
-        self.look_up(move |shared| shared.index().pending(Some(lane), limit)).await
+        self.look_up(move |shared| shared.index()?.pending(Some(lane), limit)).await
     }
 
     /// A camera's objects in an incident, in order.
     pub async fn evidence(&self, incident: IncidentId, camera: &CameraId) -> Result<Vec<ObjectRef>, Error> {
         let camera = camera.clone();
-        self.look_up(move |shared| shared.index().evidence(incident, &camera)).await
+        self.look_up(move |shared| shared.index()?.evidence(incident, &camera)).await
     }
 
     /// The newest object of a camera's buffer that begins before `before`, words about gaps included.
     pub async fn buffer_before(&self, camera: &CameraId, before: Utc) -> Result<Option<ObjectRef>, Error> {
         let camera = camera.clone();
-        self.look_up(move |shared| shared.index().buffer_before(&camera, before)).await
+        self.look_up(move |shared| shared.index()?.buffer_before(&camera, before)).await
     }
 
     /// Incidents with objects, the oldest first.
     pub async fn incidents(&self) -> Result<Vec<IncidentId>, Error> {
-        self.look_up(|shared| shared.index().incidents()).await
+        self.look_up(|shared| shared.index()?.incidents()).await
     }
 
     /// An object's bytes: the newest from memory, others from the disk, checked. [`Error::Gone`] when it was evicted, [`Error::Damaged`] when the disk lost it.
@@ -367,6 +435,9 @@ impl MediaStore {
         work: impl FnOnce(&Shared) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let shared = self.handle.shared.clone();
+        let mut opened = shared.opened.subscribe();
+        // Ends when the log is open, or cannot be opened, or the store is closed: its sender is in there.
+        let _ = opened.wait_for(|opened| *opened != Opened::NotYet).await;
         self.scope.spawn_blocking("media store", move || work(&shared)).await.unwrap_or(Err(Error::Stopped))
     }
 }
@@ -374,7 +445,7 @@ impl MediaStore {
 impl Shared {
     pub fn read(&self, object: &ObjectRef) -> Result<Bytes, Error> {
         // It may have been moved since the reference was made, or be gone.
-        let current = self.index().get(&object.meta.key())?.ok_or_else(|| Error::Gone(object.to_string()))?;
+        let current = self.index()?.get(&object.meta.key())?.ok_or_else(|| Error::Gone(object.to_string()))?;
         read_object(&self.disk, &self.dir, &current)
     }
 }
@@ -434,6 +505,11 @@ impl Handle {
             let _ = thread.join();
         }
     }
+}
+
+fn log_settings(settings: &MediaSettings) -> LogSettings {
+    let segment_bytes = settings.segment_bytes.min(MediaSettings::share_of(settings.quota));
+    LogSettings { purpose: Purpose::Media, segment_bytes, spares: 0 }
 }
 
 impl Drop for Handle {

@@ -197,7 +197,7 @@ impl Model {
     /// Some of what waits goes to headquarters; the mark follows later, as it was read.
     fn deliver(&mut self, open: &mut Open) {
         if self.rng.u8(0..3) == 0 {
-            let pending = open.writer.shared.index().pending(None, 1_000).unwrap();
+            let pending = open.writer.shared.index().unwrap().pending(None, 1_000).unwrap();
             for object in &pending {
                 if self.rng.u8(0..6) != 0 {
                     continue;
@@ -239,7 +239,7 @@ impl Model {
 
     /// Notes which words about gaps there are.
     fn look(&mut self, open: &Open) {
-        for object in open.writer.shared.index().pending(None, usize::MAX).unwrap() {
+        for object in open.writer.shared.index().unwrap().pending(None, usize::MAX).unwrap() {
             if object.meta.gap.is_some() {
                 self.words.insert(object.meta.key(), object.meta);
             }
@@ -248,7 +248,7 @@ impl Model {
 
     /// What was said to be durable is there once, or headquarters has it, or there is a word that it is gone.
     fn check(&self, open: &Open, what: &str) {
-        let index = open.writer.shared.index();
+        let index = open.writer.shared.index().unwrap();
         let pending = index.pending(None, usize::MAX).unwrap();
         let words: Vec<_> = pending.iter().map(|o| &o.meta).filter(|m| m.gap.is_some()).cloned().collect();
         let heard: Vec<_> = words.iter().chain(&self.told).cloned().collect();
@@ -444,7 +444,7 @@ fn a_word_about_a_gap_that_grew_while_headquarters_was_told_of_it_is_told_again(
     let mut log = model.reopen(&disk, dir.path(), "new").unwrap();
     let outage = Kept::Buffer { buffer: Buffer::Outage };
     let words = |log: &Open| {
-        let pending = log.writer.shared.index().pending(None, usize::MAX).unwrap();
+        let pending = log.writer.shared.index().unwrap().pending(None, usize::MAX).unwrap();
         pending.into_iter().filter(|o| o.meta.gap.is_some()).collect::<Vec<_>>()
     };
     let (mut first, mut n) = (None, 0_u32);

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    sync::{Arc, PoisonError, atomic::Ordering::Relaxed},
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
@@ -16,9 +16,10 @@ use super::{
     journal::Health,
     log::{Log, Outgoing, Placed},
     media_log::{Evicted, MediaSettings, Shared, evicted},
-    media_recovery::{DELIVERED, OBJECT, Unwritten, change, outgoing, rebuild},
+    media_recovery::{DELIVERED, OBJECT, Opened, change, outgoing, rebuild},
     object::{At, Buffer, DeliveredMark, Kept, Missing, ObjectMeta, ObjectRef},
     queue::{Done, Ticket},
+    recovery::Report,
     retention::{Pressure, SegmentUse, decide},
     segment::{FIRST, LAST, Located, SEGMENT_HEADER},
 };
@@ -112,15 +113,16 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub fn new(
-        log: Log,
-        uses: BTreeMap<u64, SegmentUse>,
-        unwritten: Unwritten,
+    /// Goes on with a log that is open. Gives what is to be heard of evidence whose segments are gone.
+    pub fn begin(
+        opened: Opened,
         settings: MediaSettings,
         shared: Arc<Shared>,
         evictions: mpsc::Sender<Vec<Evicted>>,
-    ) -> Self {
-        Self {
+    ) -> (Self, Vec<Vec<Evicted>>, Report) {
+        let Opened { log, index, uses, unwritten, gone, report } = opened;
+        shared.set_index(index);
+        let mut writer = Self {
             log,
             uses,
             chunks: Chunks::default(),
@@ -133,13 +135,19 @@ impl Writer {
             held: VecDeque::new(),
             failing: None,
             carried: 0,
-        }
+        };
+        let vanished: Vec<ObjectRef> = gone.iter().flatten().filter(|o| !o.delivered).cloned().collect();
+        writer.miss(&vanished);
+        writer.publish();
+        let gone = gone.iter().map(|objects| evicted(objects)).filter(|parts| !parts.is_empty()).collect();
+        (writer, gone, report)
     }
 
     /// Writes down what is missing of buffers whose segments are not there any more.
-    pub fn miss(&mut self, vanished: &[ObjectRef]) {
+    fn miss(&mut self, vanished: &[ObjectRef]) {
         let buffers: Vec<_> = vanished.iter().filter(|o| !o.meta.stays()).cloned().collect();
-        let written = gaps(&self.shared.index(), &buffers).and_then(|mut gaps| {
+        let index = self.shared.index();
+        let written = index.and_then(|index| gaps(&index, &buffers)).and_then(|mut gaps| {
             let lost = |m: &mut ObjectMeta| m.gap = m.gap.map(|gap| Missing { reason: GapReason::DiskFailed, ..gap });
             gaps.iter_mut().for_each(lost);
             self.write_again(gaps.into_iter().map(|meta| (meta, Bytes::new())).collect())
@@ -170,7 +178,7 @@ impl Writer {
             }
         }
         self.log.roll();
-        if let Err(error) = self.shared.index().flush() {
+        if let Err(error) = self.shared.index().and_then(|index| index.flush()) {
             tracing::warn!(%error, "the index is not flushed");
         }
     }
@@ -267,7 +275,7 @@ impl Writer {
         for number in self.full.extract_if(..growing, |_| true) {
             let Some(held) = self.uses.get(&number) else { continue };
             let sealed = Sealed { bytes: held.bytes, objects: held.objects };
-            if let Err(error) = self.shared.index().seal(number, sealed) {
+            if let Err(error) = self.shared.index().and_then(|index| index.seal(number, sealed)) {
                 tracing::warn!(%error, "a segment will be read again at the next start");
             }
         }
@@ -291,11 +299,11 @@ impl Writer {
 
     /// Puts into the index what is durable. An index that refuses is set aside and built anew from the log.
     fn index(&mut self, changes: &[Change]) -> Result<(), Error> {
-        let Err(error) = self.shared.index().apply(changes, &mut self.uses) else { return Ok(()) };
+        let Err(error) = self.shared.index()?.apply(changes, &mut self.uses) else { return Ok(()) };
         tracing::error!(%error, "the index refuses");
         let (index, uses) = rebuild(&self.shared.disk, &self.shared.dir, &error.to_string())?;
         self.uses = uses;
-        *self.shared.index.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(index);
+        self.shared.set_index(index);
         Ok(())
     }
 
@@ -350,7 +358,7 @@ impl Writer {
         let waiting = self.evictions.max_capacity() as u64;
         let permit = self.evictions.clone().try_reserve_owned();
         let permit = permit.map_err(|_| Error::Full { queued: waiting, limit: waiting })?;
-        let index = self.shared.index();
+        let index = self.shared.index()?;
         let (known, unknown): (Vec<_>, Vec<_>) = index.objects_in(number)?.into_iter().partition(|o| o.delivered);
         let (stay, go): (Vec<_>, Vec<_>) = unknown.into_iter().partition(|o| o.meta.stays());
         let damaged = self.carry_over(&stay)?;
@@ -441,7 +449,7 @@ impl Writer {
     fn tidy(&mut self) {
         if clock::mono().since(self.flushed) >= FLUSH_INDEX {
             self.flushed = clock::mono();
-            if let Err(error) = self.shared.index().flush() {
+            if let Err(error) = self.shared.index().and_then(|index| index.flush()) {
                 tracing::warn!(%error, "the index is not flushed");
             }
         }

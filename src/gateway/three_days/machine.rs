@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use super::{
     super::{
         Board, Desk, Engine, Exchange, Feeds, Forwarded, Forwarder, Headquarters as Way, Inputs, Keepers, Ledger,
-        Recorders, Ways, bring_back, desk, forwarder::Bell, watch_evictions, watched::Watched,
+        Recorders, Ways, desk, forwarder::Bell, opening::bring_back, watch_evictions, watched::Watched,
     },
     headquarters::Headquarters,
 };
