@@ -6,39 +6,33 @@
 //! [`Error::Full`] and writes a gap. Marks of delivery are always taken, since they make room.
 
 use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-    sync::{
-        Arc, Mutex, OnceLock, PoisonError, RwLock,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    path::Path,
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
     thread,
     time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 
 pub use super::object::{Buffer, Kept, MediaLane, Missing, ObjectMeta, ObjectRef};
 use super::{
     disk::{Disk, RealDisk},
     error::Error,
-    index::Index,
+    gone::Evicted,
     journal::Health,
     log::LogSettings,
     media_recovery,
+    media_shared::{Opened, Shared},
     media_writer::{Item, Work, Writer},
-    object::{At, DeliveredMark},
-    queue::{Queue, Ticket},
-    recent::Recent,
+    object::DeliveredMark,
+    queue::Ticket,
     recovery::Report,
-    scan::read_record,
-    segment::{MAX_PAYLOAD, Purpose, RECORD_HEADER, file_name},
+    segment::{MAX_PAYLOAD, Purpose, RECORD_HEADER},
 };
 use crate::{
     district::{
         clock::Utc,
-        evidence::{Gap, GapReason},
         ids::{CameraId, IncidentId},
     },
     host::{clock, scope::Scope},
@@ -89,25 +83,6 @@ impl MediaSettings {
     }
 }
 
-/// Objects that were removed to make room, or that are gone. To be written down as gaps.
-///
-/// Sent before the file is removed; after a crash in between it comes again.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Evicted {
-    /// Whose evidence.
-    pub incident: IncidentId,
-    /// Whose pictures.
-    pub camera: CameraId,
-    /// From the beginning of the first to the end of the last object removed together.
-    pub gap: Gap,
-    /// The objects' names.
-    pub names: Vec<String>,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Whether headquarters had confirmed all of them. `false` only when segment files vanished.
-    pub delivered: bool,
-}
-
 /// Counts of the media store.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct MediaStats {
@@ -139,68 +114,6 @@ pub struct MediaStore {
 struct Handle {
     shared: Arc<Shared>,
     thread: Mutex<Option<thread::JoinHandle<()>>>,
-}
-
-/// What the handle and the writing thread share.
-pub(super) struct Shared {
-    pub disk: Arc<dyn Disk>,
-    pub dir: PathBuf,
-    pub queue: Queue<Work>,
-    /// There once the log is open.
-    index: OnceLock<RwLock<Arc<Index>>>,
-    opened: watch::Sender<Opened>,
-    pub recent: Recent,
-    pub health: watch::Sender<Health>,
-    pub counts: Counts,
-}
-
-#[derive(Default)]
-pub(super) struct Counts {
-    pub used: AtomicU64,
-    pub segments: AtomicU64,
-    pub objects: AtomicU64,
-    pub undelivered: AtomicU64,
-    pub stored: AtomicU64,
-    pub evicted: AtomicU64,
-    pub dropped: AtomicU64,
-}
-
-/// How far opening is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Opened {
-    NotYet,
-    Yes,
-    Failed,
-}
-
-impl Shared {
-    fn new(disk: Arc<dyn Disk>, dir: &Path, settings: MediaSettings) -> Self {
-        let ((health, _), (opened, _)) = (watch::channel(Health::Ok), watch::channel(Opened::NotYet));
-        Self {
-            disk,
-            dir: dir.to_owned(),
-            queue: Queue::new(settings.queue_bytes),
-            index: OnceLock::new(),
-            opened,
-            recent: Recent::new(settings.recent_bytes),
-            health,
-            counts: Counts::default(),
-        }
-    }
-
-    /// [`Error::Stopped`] before the log is open.
-    pub fn index(&self) -> Result<Arc<Index>, Error> {
-        let index = self.index.get().ok_or(Error::Stopped)?;
-        Ok(index.read().unwrap_or_else(PoisonError::into_inner).clone())
-    }
-
-    /// In place of the one before.
-    pub fn set_index(&self, index: Index) {
-        let index = Arc::new(index);
-        let held = self.index.get_or_init(|| RwLock::new(index.clone()));
-        *held.write().unwrap_or_else(PoisonError::into_inner) = index;
-        self.opened.send_replace(Opened::Yes);
-    }
 }
 
 impl MediaStore {
@@ -442,39 +355,6 @@ impl MediaStore {
     }
 }
 
-impl Shared {
-    pub fn read(&self, object: &ObjectRef) -> Result<Bytes, Error> {
-        // It may have been moved since the reference was made, or be gone.
-        let current = self.index()?.get(&object.meta.key())?.ok_or_else(|| Error::Gone(object.to_string()))?;
-        read_object(&self.disk, &self.dir, &current)
-    }
-}
-
-/// An object's bytes from where it lies, checked.
-pub(super) fn read_object(disk: &Arc<dyn Disk>, dir: &Path, object: &ObjectRef) -> Result<Bytes, Error> {
-    if object.before.is_empty() {
-        return read_chunk(disk, dir, object, object.at);
-    }
-    let mut bytes = BytesMut::with_capacity(usize::try_from(object.meta.size).unwrap_or(0).min(MAX_PAYLOAD));
-    for at in object.places() {
-        bytes.extend_from_slice(&read_chunk(disk, dir, object, at)?);
-    }
-    Ok(bytes.freeze())
-}
-
-fn read_chunk(disk: &Arc<dyn Disk>, dir: &Path, object: &ObjectRef, at: At) -> Result<Bytes, Error> {
-    let path = dir.join(file_name(at.segment));
-    let file = disk.open(&path).map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => Error::Gone(object.to_string()),
-        _ => Error::io("open", &path)(e),
-    })?;
-    match read_record(&*file, at.segment, at.offset).map_err(Error::io("read", &path))? {
-        Ok(record) if record.header.sequence == at.sequence => Ok(record.payload),
-        Ok(_) => Err(Error::Damaged { path, offset: at.offset, why: "another record is there" }),
-        Err(why) => Err(Error::Damaged { path, offset: at.offset, why }),
-    }
-}
-
 /// The writing half of a store without a thread.
 #[cfg(test)]
 pub(crate) struct Stepped(Writer);
@@ -516,26 +396,4 @@ impl Drop for Handle {
     fn drop(&mut self) {
         self.close();
     }
-}
-
-/// Objects removed together, camera by camera.
-pub(super) fn evicted(objects: &[ObjectRef]) -> Vec<Evicted> {
-    let mut by_camera: BTreeMap<(IncidentId, &CameraId), Vec<&ObjectRef>> = BTreeMap::new();
-    for object in objects {
-        // Of recordings that headquarters has nothing is to be written down.
-        let Some(incident) = object.meta.kept.incident() else { continue };
-        by_camera.entry((incident, &object.meta.camera)).or_default().push(object);
-    }
-    let part = |((incident, camera), objects): ((IncidentId, &CameraId), Vec<&ObjectRef>)| {
-        // An init segment is no interval.
-        let fragments = objects.iter().filter(|o| o.meta.from < o.meta.to);
-        let (from, to) = fragments.fold((None::<Utc>, None::<Utc>), |(from, to), o| {
-            (Some(from.map_or(o.meta.from, |f| f.min(o.meta.from))), to.max(Some(o.meta.to)))
-        });
-        let gap = Gap { from: from.unwrap_or_default(), to: to.unwrap_or_default(), reason: GapReason::Evicted };
-        let names = objects.iter().map(|o| o.meta.name.clone()).collect();
-        let bytes = objects.iter().map(|o| o.meta.size).sum();
-        Evicted { incident, camera: camera.clone(), gap, names, bytes, delivered: objects.iter().all(|o| o.delivered) }
-    };
-    by_camera.into_iter().map(part).collect()
 }

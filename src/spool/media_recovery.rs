@@ -2,8 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
 };
 
@@ -14,8 +13,9 @@ use super::{
     disk::Disk,
     error::Error,
     index::{Change, Index, Sealed},
+    index_files,
     log::{Log, LogSettings, Outgoing},
-    media_log::read_object,
+    media_shared::read_object,
     object::{At, DeliveredMark, ObjectMeta, ObjectRef},
     recovery::{Found, Report, read_segments},
     retention::SegmentUse,
@@ -29,9 +29,6 @@ pub(super) const OBJECT: u8 = 1;
 pub(super) const DELIVERED: u8 = 2;
 /// The segment, which there is none of, of objects that are known to be lost: the next start hears of them as gone.
 pub(super) const LOST: u64 = 0;
-
-/// How many indexes that were set aside are kept.
-const KEEP_BROKEN: usize = 2;
 
 /// A media log that is ready.
 pub(super) struct Opened {
@@ -74,16 +71,16 @@ pub(super) fn open_to_repair(
     rebuild: Option<&str>,
     aside: BTreeSet<u64>,
 ) -> Result<Opened, Error> {
-    let index = rebuild.map_or_else(|| open_index(dir), |why| Err(why.to_owned()));
+    let index = rebuild.map_or_else(|| index_files::open(dir), |why| Err(why.to_owned()));
     let (index, mut rebuilt) = match index {
         Ok(index) => (index, None),
-        Err(why) => (fresh_index(dir, &why)?, Some(why)),
+        Err(why) => (index_files::fresh(dir, &why)?, Some(why)),
     };
     let mut opening = Opening { disk, dir, settings, aside };
     let result = match opening.load(&index) {
         Err(Trouble::Index(why)) => {
             drop(index);
-            let index = fresh_index(dir, &why)?;
+            let index = index_files::fresh(dir, &why)?;
             rebuilt = Some(why);
             opening.load(&index).map(|loaded| (index, loaded))
         }
@@ -105,7 +102,7 @@ pub(super) fn rebuild(
     dir: &Path,
     why: &str,
 ) -> Result<(Index, BTreeMap<u64, SegmentUse>), Error> {
-    let index = fresh_index(dir, why)?;
+    let index = index_files::fresh(dir, why)?;
     let (segments, _) = read_segments(disk, dir, Purpose::Media, |_, _| Some(Depth::Headers))?;
     let (mut uses, mut chunks) = (BTreeMap::new(), Chunks::default());
     for segment in &segments {
@@ -115,51 +112,6 @@ pub(super) fn rebuild(
     }
     index.flush()?;
     Ok((index, uses))
-}
-
-/// Opens the index. A marker stands beside it meanwhile: when an earlier process died while opening it (sled may panic
-/// on what it finds), it is not opened again.
-fn open_index(dir: &Path) -> Result<Index, String> {
-    let marker = dir.join("index.opening");
-    if marker.exists() {
-        return Err("the process died while opening it".into());
-    }
-    fs::write(&marker, "").map_err(|e| format!("cannot write {}: {e}", marker.display()))?;
-    let opened = Index::open(&dir.join("index")).map_err(|e| e.to_string());
-    if opened.is_ok() {
-        let _ = fs::remove_file(&marker);
-    }
-    opened
-}
-
-/// Sets the index aside and opens an empty one.
-fn fresh_index(dir: &Path, why: &str) -> Result<Index, Error> {
-    let path = dir.join("index");
-    if path.exists() {
-        let aside = set_aside(dir, &path).map_err(Error::io("set aside", &path))?;
-        tracing::error!(why, aside = %aside.display(), "the index is built anew from the log");
-    }
-    let index = Index::open(&path)?;
-    let _ = fs::remove_file(dir.join("index.opening"));
-    Ok(index)
-}
-
-fn set_aside(dir: &Path, path: &Path) -> std::io::Result<PathBuf> {
-    let mut broken: BTreeSet<u64> = BTreeSet::new();
-    for entry in fs::read_dir(dir)? {
-        let name = entry?.file_name();
-        let number: Option<u64> =
-            name.to_str().and_then(|n| n.strip_prefix("index.broken-")).and_then(|n| n.parse().ok());
-        broken.extend(number);
-    }
-    let name = |n: u64| dir.join(format!("index.broken-{n}"));
-    let aside = name(broken.last().map_or(1, |n| n + 1));
-    fs::rename(path, &aside)?;
-    let surplus = (broken.len() + 1).saturating_sub(KEEP_BROKEN);
-    for old in broken.into_iter().take(surplus) {
-        let _ = fs::remove_dir_all(name(old));
-    }
-    Ok(aside)
 }
 
 enum Trouble {

@@ -7,9 +7,13 @@ use futures::FutureExt;
 
 use super::*;
 use crate::{
-    district::ids::IncidentId,
+    district::{clock::Utc, ids::IncidentId},
     host::scope::Scope,
-    spool::{media_log::MediaStore, sim::SimDisk},
+    spool::{
+        media_log::MediaStore,
+        object::{Buffer, Kept},
+        sim::SimDisk,
+    },
 };
 
 /// How many histories of crashes in a row to try; more by hand.

@@ -12,12 +12,14 @@ use tokio::sync::mpsc;
 use super::{
     chunks::Chunks,
     error::Error,
-    index::{Change, Index, Sealed},
+    gone::{Evicted, evicted, gaps},
+    index::{Change, Sealed},
     journal::Health,
     log::{Log, Outgoing, Placed},
-    media_log::{Evicted, MediaSettings, Shared, evicted},
+    media_log::MediaSettings,
     media_recovery::{DELIVERED, OBJECT, Opened, change, outgoing, rebuild},
-    object::{At, Buffer, DeliveredMark, Kept, Missing, ObjectMeta, ObjectRef},
+    media_shared::Shared,
+    object::{At, DeliveredMark, Missing, ObjectMeta, ObjectRef},
     queue::{Done, Ticket},
     recovery::Report,
     retention::{Pressure, SegmentUse, decide},
@@ -25,9 +27,8 @@ use super::{
 };
 use crate::{
     district::{
-        clock::{Mono, Utc},
+        clock::Mono,
         evidence::{Gap, GapReason},
-        ids::CameraId,
     },
     host::clock,
 };
@@ -36,8 +37,6 @@ use crate::{
 const RETRY: Duration = Duration::from_secs(1);
 /// Bytes that are read and written again at a time.
 const CARRIED_AT_ONCE: usize = 8 << 20;
-/// Words about gaps that are closer to each other than this become one.
-const ADJACENT: Duration = Duration::from_secs(1);
 /// How often the index is flushed; it can be made again, so this only shortens the next start.
 const FLUSH_INDEX: Duration = Duration::from_secs(10);
 
@@ -472,87 +471,6 @@ fn places(placed: &Placed) -> Vec<At> {
         sequence: placed.first_sequence + i as u64,
     };
     placed.offsets.iter().enumerate().map(at).collect()
-}
-
-/// What is missing when these objects of buffers go: for each camera, interval by interval. One that follows on a gap of
-/// the same kind that headquarters has not heard of makes that one longer; what an earlier word covers is said already.
-fn gaps(index: &Index, objects: &[ObjectRef]) -> Result<Vec<ObjectMeta>, Error> {
-    let mut by_camera: BTreeMap<&CameraId, Vec<&ObjectMeta>> = BTreeMap::new();
-    for object in objects.iter().filter(|o| o.meta.from < o.meta.to) {
-        by_camera.entry(&object.meta.camera).or_default().push(&object.meta);
-    }
-    let mut found = Vec::new();
-    for (camera, mut metas) in by_camera {
-        metas.sort_by_key(|m| m.from);
-        let mut open: Option<Word> = None;
-        for meta in metas {
-            if open.as_ref().is_none_or(|word| !word.reaches(meta)) {
-                let next = Word::before(index, camera, meta)?;
-                found.extend(open.replace(next).and_then(|word| word.meta(camera)));
-            }
-            if let Some(word) = &mut open {
-                word.take(meta);
-            }
-        }
-        found.extend(open.and_then(|word| word.meta(camera)));
-    }
-    Ok(found)
-}
-
-/// A word about what was removed, as it grows.
-struct Word {
-    buffer: Buffer,
-    from: Utc,
-    to: Utc,
-    bytes: u64,
-    grown: bool,
-}
-
-impl Word {
-    /// The word that this object goes into: after a crash it may be there already.
-    fn before(index: &Index, camera: &CameraId, meta: &ObjectMeta) -> Result<Self, Error> {
-        let new = Self { buffer: of(meta), from: meta.from, to: meta.from, bytes: 0, grown: false };
-        let evicted = |found: ObjectRef| {
-            let gap = found.meta.gap.filter(|gap| gap.reason == GapReason::Evicted)?;
-            let word =
-                Self { to: found.meta.to, from: found.meta.from, buffer: of(&found.meta), bytes: gap.bytes, ..new };
-            Some((word, found.delivered))
-        };
-        let missing = Missing { reason: GapReason::Evicted, bytes: 0 };
-        let here = ObjectMeta::missing(camera.clone(), new.buffer, (meta.from, meta.to), missing);
-        if let Some((word, _)) = index.get(&here.key())?.and_then(evicted) {
-            return Ok(word);
-        }
-        // One that headquarters has heard grows no more.
-        let before = index.buffer_before(camera, meta.from)?.and_then(evicted);
-        let goes_on = |(word, heard): &(Self, bool)| word.reaches(meta) && (!heard || meta.to <= word.to);
-        Ok(before.filter(goes_on).map_or(new, |(word, _)| word))
-    }
-
-    fn reaches(&self, meta: &ObjectMeta) -> bool {
-        meta.from >= self.from && meta.from.since(self.to) <= ADJACENT
-    }
-
-    fn take(&mut self, meta: &ObjectMeta) {
-        if meta.to > self.to {
-            self.to = meta.to;
-            self.bytes += meta.size;
-            self.grown = true;
-        }
-    }
-
-    /// As it is to be written, if it says anything new.
-    fn meta(self, camera: &CameraId) -> Option<ObjectMeta> {
-        let missing = Missing { reason: GapReason::Evicted, bytes: self.bytes };
-        self.grown.then(|| ObjectMeta::missing(camera.clone(), self.buffer, (self.from, self.to), missing))
-    }
-}
-
-fn of(meta: &ObjectMeta) -> Buffer {
-    match meta.kept {
-        Kept::Buffer { buffer } => buffer,
-        Kept::Evidence { .. } => Buffer::Outage,
-    }
 }
 
 #[cfg(test)]

@@ -7,12 +7,15 @@ mod chunks;
 pub mod disk;
 pub mod error;
 pub mod fsck;
+mod gone;
 mod index;
+mod index_files;
 pub mod journal;
 mod journal_writer;
 mod log;
 pub mod media_log;
 mod media_recovery;
+mod media_shared;
 mod media_writer;
 pub mod object;
 mod queue;
@@ -25,8 +28,9 @@ pub mod segment;
 pub(crate) mod sim;
 
 pub use error::Error;
+pub use gone::Evicted;
 pub use journal::{Entry, Health, Journal, JournalSettings};
 #[cfg(test)]
 pub(crate) use media_log::Stepped;
-pub use media_log::{Buffer, Evicted, Kept, MediaLane, MediaSettings, MediaStore, Missing, ObjectMeta, ObjectRef};
+pub use media_log::{Buffer, Kept, MediaLane, MediaSettings, MediaStore, Missing, ObjectMeta, ObjectRef};
 pub use queue::Ticket;
