@@ -6,8 +6,6 @@ use std::{
     sync::Arc,
 };
 
-use bytes::Bytes;
-
 use super::{
     chunks::Chunks,
     disk::Disk,
@@ -15,12 +13,12 @@ use super::{
     index::{Change, Index, Sealed},
     index_files,
     log::{Log, LogSettings, Outgoing},
-    media_shared::read_object,
+    media_end::{Bounds, End, Reading, Tail, unbroken, unfinished},
     object::{At, DeliveredMark, ObjectMeta, ObjectRef},
     recovery::{Found, Report, read_segments},
     retention::SegmentUse,
-    scan::{Depth, read_header, read_record},
-    segment::{Located, Purpose, SEGMENT_HEADER, file_name, number_of},
+    scan::Depth,
+    segment::{Located, Purpose, SEGMENT_HEADER, number_of},
 };
 
 /// Record kind: a media object; meta says what, payload is its bytes.
@@ -145,61 +143,6 @@ struct Loaded {
     report: Report,
 }
 
-/// The log's end as it was found.
-struct End {
-    tail: Tail,
-    /// What is to be written instead of it.
-    records: Vec<Located>,
-    /// How much counts of segments with something unfinished.
-    kept: BTreeMap<u64, u64>,
-    /// The first segment with something of these.
-    since: u64,
-    /// Segments that count for nothing.
-    never_begun: BTreeSet<u64>,
-}
-
-/// All of an object in one record.
-fn in_one(object: &ObjectRef, payloads: Vec<Bytes>) -> Result<Located, Error> {
-    let meta = ObjectMeta { chunk: 0, ..object.meta.clone() };
-    let payload = match payloads.as_slice() {
-        [whole] => whole.clone(),
-        chunks => chunks.concat().into(),
-    };
-    Ok(Located { payload, ..Located::made(OBJECT, meta.encode()?.into()) })
-}
-
-/// Up to where a segment's records are below a sequence.
-fn kept_of(segment: &Found, below: u64) -> u64 {
-    let records = segment.scanned.records.iter();
-    records.rev().find(|r| r.header.sequence < below).map_or(SEGMENT_HEADER, Located::end)
-}
-
-/// Where the unfinished part of a segment begins, if it has one.
-fn unfinished(segment: &Found, below: u64) -> Option<(u64, u64)> {
-    let kept = kept_of(segment, below);
-    let damaged = segment.scanned.damage.iter().any(|d| d.to > kept);
-    let records = segment.scanned.records.last().is_some_and(|r| r.end() > kept);
-    (damaged || records).then_some((segment.number, kept))
-}
-
-/// The first of the newest segments between which none is missing.
-fn unbroken(segments: &[Found]) -> u64 {
-    let mut since = u64::MAX;
-    let mut next = u64::MAX;
-    for segment in segments.iter().rev() {
-        let first = segment.header.first_sequence;
-        let end = segment.scanned.records.last().map_or(first, |r| r.header.sequence + 1);
-        if since != u64::MAX && end < next {
-            break;
-        }
-        (since, next) = (segment.number, segment.header.unused().start);
-    }
-    since
-}
-
-/// Records after the proven part, sound and with their payloads, by sequence.
-type Tail = BTreeMap<u64, (u64, Located)>;
-
 impl Opening<'_> {
     fn load(&mut self, index: &Index) -> Result<Loaded, Trouble> {
         let sealed = index.sealed()?;
@@ -207,23 +150,24 @@ impl Opening<'_> {
         let listed = self.disk.list(self.dir).map_err(Error::io("list", self.dir))?;
         let sizes: BTreeMap<u64, u64> =
             listed.iter().filter_map(|l| number_of(&l.name).map(|n| (n, l.bytes))).collect();
-        let newest = self.newest(&sizes)?;
+        let reading = Reading { disk: &self.disk, dir: self.dir };
+        let newest = reading.newest(&sizes)?;
         let trusted = |number: u64, bytes: u64| {
             let objects = uses.get(&number).map_or(0, |u| u.objects);
             !newest.contains(&number) && sealed.get(&number) == Some(&Sealed { bytes, objects })
         };
         let depth = |number, bytes| (!trusted(number, bytes)).then_some(Depth::Headers);
         let (segments, _) = read_segments(&self.disk, self.dir, Purpose::Media, depth)?;
-        let (proven, again) = self.bounds(&sizes, &segments, &newest)?;
+        let bounds = reading.bounds(&sizes, &segments, &newest)?;
 
         let mut report = Report { segments: segments.len(), ..Report::default() };
-        let tail = self.tail(&segments, &newest, (proven, &again), &mut report)?;
-        prefer_what_is_there(index, &segments, &sizes, (&newest, &again), &mut uses)?;
-        check_agreement(index, &segments, &tail, proven)?;
+        let tail = reading.tail(&segments, &newest, &bounds, &mut report)?;
+        prefer_what_is_there(index, &segments, &sizes, (&newest, &bounds), &mut uses)?;
+        check_agreement(index, &segments, &tail, bounds.proven)?;
         let mut chunks = Chunks::default();
         for segment in &segments {
             report.records += segment.scanned.records.len() as u64;
-            let below = proven.min(again_in(&again, segment.number));
+            let below = bounds.below(segment.number);
             let before = segment.scanned.records.iter().filter(|r| r.header.sequence < below);
             index.apply(&changes(segment.number, before, &mut chunks), &mut uses)?;
         }
@@ -231,163 +175,19 @@ impl Opening<'_> {
         let unbroken = unbroken(&segments);
         chunks.retain(|object| object.at.segment >= unbroken);
         let since = chunks.first_segment().min(newest.first().copied().unwrap_or(u64::MAX));
-        let records = self.end(&tail, chunks)?;
-        let never_begun: BTreeSet<u64> =
-            segments.iter().map(|s| s.number).filter(|n| again_in(&again, *n) == 0).collect();
-        let begun = segments.iter().filter(|s| newest.contains(&s.number) && !never_begun.contains(&s.number));
-        let kept = begun.filter_map(|s| unfinished(s, proven.min(again_in(&again, s.number)))).collect();
-        let end = End { tail, records, kept, since, never_begun };
-        let (log, unwritten) = self.finish(index, end, proven, &mut uses, &mut report)?;
+        let (never_begun, begun): (Vec<_>, Vec<_>) = segments.iter().partition(|s| bounds.never_began(s.number));
+        let begun = begun.into_iter().filter(|s| newest.contains(&s.number));
+        let end = End {
+            records: reading.end(&tail, chunks)?,
+            kept: begun.filter_map(|s| unfinished(s, bounds.below(s.number))).collect(),
+            never_begun: never_begun.into_iter().map(|s| s.number).collect(),
+            since,
+            tail,
+        };
+        let (log, unwritten) = self.finish(index, end, bounds.proven, &mut uses, &mut report)?;
         let gone = self.reconcile(index, &mut uses, &log, &unwritten)?;
         index.flush()?;
         Ok(Loaded { log, uses, unwritten, gone, report })
-    }
-
-    /// The last that had begun, which may be unfinished, as may the one before it when its successor was the answer to an
-    /// error; and whatever came after them, which may be the tail written again by half.
-    fn newest(&self, sizes: &BTreeMap<u64, u64>) -> Result<BTreeSet<u64>, Error> {
-        let (mut newest, mut begun, mut durable) = (BTreeSet::new(), 0, 0);
-        for &number in sizes.keys().rev() {
-            newest.insert(number);
-            let only = |n, _| (n == number).then_some(Depth::Headers);
-            let (found, _) = read_segments(&self.disk, self.dir, Purpose::Media, only)?;
-            for segment in found {
-                if self.has_begun(&segment, durable)? {
-                    begun += 1;
-                    durable = durable.max(segment.header.unused().start);
-                }
-            }
-            if begun == 2 {
-                break;
-            }
-        }
-        Ok(newest)
-    }
-
-    /// Step 2: what can be read of the unproven tail. Damage elsewhere goes into the report.
-    fn tail(
-        &self,
-        segments: &[Found],
-        newest: &BTreeSet<u64>,
-        (proven, again): (u64, &BTreeMap<u64, u64>),
-        report: &mut Report,
-    ) -> Result<Tail, Error> {
-        let mut tail = Tail::new();
-        for segment in segments {
-            let scanned = &segment.scanned;
-            let records = &scanned.records;
-            let again = again_in(again, segment.number);
-            let kept = kept_of(segment, proven.min(again));
-            let (inside, unfinished): (Vec<_>, Vec<_>) = scanned.damage.iter().cloned().partition(|d| d.from < kept);
-            report.damage.extend(inside.into_iter().map(|d| (segment.number, d)));
-            report.dropped_bytes += unfinished.iter().map(|d| d.to - d.from).sum::<u64>();
-            if !newest.contains(&segment.number) {
-                continue;
-            }
-            let path = self.dir.join(file_name(segment.number));
-            let file = self.disk.open(&path).map_err(Error::io("open", &path))?;
-            for record in records.iter().filter(|r| (proven..again).contains(&r.header.sequence)) {
-                match read_record(&*file, segment.number, record.offset).map_err(Error::io("read", &path))? {
-                    Ok(record) => drop(tail.insert(record.header.sequence, (segment.number, record))),
-                    Err(_) => report.dropped_bytes += record.header.record_len(),
-                }
-            }
-        }
-        Ok(tail)
-    }
-
-    /// Below which sequence everything had been durable; and for each segment from which sequence on newer ones have again
-    /// what is in it: there it was an unfinished write, or the tail that is written again.
-    fn bounds(
-        &self,
-        sizes: &BTreeMap<u64, u64>,
-        segments: &[Found],
-        newest: &BTreeSet<u64>,
-    ) -> Result<(u64, BTreeMap<u64, u64>), Error> {
-        let read: BTreeMap<u64, &Found> = segments.iter().map(|s| (s.number, s)).collect();
-        let (mut proven, mut durable, mut least, mut again) = (1, 0, u64::MAX, BTreeMap::new());
-        let first = read.keys().next().copied().unwrap_or(u64::MAX);
-        for &number in sizes.range(first..).map(|(number, _)| number).rev() {
-            again.insert(number, least);
-            match read.get(&number) {
-                Some(segment)
-                    if self.has_begun(segment, if newest.contains(&number) { durable } else { u64::MAX })? =>
-                {
-                    proven = proven.max(segment.proven());
-                    durable = durable.max(segment.header.unused().start);
-                    least = least.min(segment.header.unused().start);
-                }
-                // Until its opening is whole, a tail that is written again in it counts where it was; and nobody was told
-                // of anything else in it.
-                Some(segment) => {
-                    proven = proven.max(segment.header.unused().start);
-                    again.insert(number, 0);
-                }
-                None => {
-                    let path = self.dir.join(file_name(number));
-                    let header = self.disk.open(&path).and_then(|file| read_header(&*file));
-                    let header = header.map_err(Error::io("read", &path))?.filter(|h| h.number == number);
-                    least = header.map_or(least, |h| least.min(h.unused().start));
-                }
-            }
-        }
-        Ok((proven, again))
-    }
-
-    /// Whether a segment's opening is there, with what is in it. Below `durable`, and where something was written after it,
-    /// it had been: then what is wrong with it is damage.
-    fn has_begun(&self, segment: &Found, durable: u64) -> Result<bool, Error> {
-        if !segment.opening_is_whole() {
-            return Ok(false);
-        }
-        let after = segment.scanned.records.iter().map(|r| r.header.synced_below).max().unwrap_or(0);
-        if after.max(durable) >= segment.header.first_sequence + u64::from(segment.header.opening) {
-            return Ok(true);
-        }
-        let path = self.dir.join(file_name(segment.number));
-        let file = self.disk.open(&path).map_err(Error::io("open", &path))?;
-        for record in segment.scanned.records.iter().take(segment.header.opening as usize) {
-            if read_record(&*file, segment.number, record.offset).map_err(Error::io("read", &path))?.is_err() {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    /// The tail as it is to be written again. What was being written when the process died ends where it is: all that there
-    /// is of it goes into one record.
-    fn end(&self, tail: &Tail, mut chunks: Chunks) -> Result<Vec<Located>, Error> {
-        let mut payloads: BTreeMap<Vec<u8>, Vec<Bytes>> = BTreeMap::new();
-        chunks.retain(|object| {
-            let read = read_object(&self.disk, self.dir, object);
-            let read = read.inspect_err(|error| tracing::error!(%error, %object, "what was being recorded is damaged"));
-            read.is_ok_and(|bytes| payloads.insert(object.meta.key(), vec![bytes]).is_none())
-        });
-        let mut records = Vec::new();
-        for (number, record) in tail.values() {
-            let at = At { segment: *number, offset: record.offset, sequence: record.header.sequence };
-            let flags = record.header.flags;
-            let meta = (record.header.kind == OBJECT).then(|| serde_json::from_slice::<ObjectMeta>(&record.meta));
-            let Some(Ok(meta)) = meta else {
-                records.push(record.clone());
-                continue;
-            };
-            if !chunks.is_next(&meta, flags) {
-                continue;
-            }
-            let payload = payloads.entry(meta.key()).or_default();
-            if meta.chunk == 0 {
-                payload.clear();
-            }
-            payload.push(record.payload.clone());
-            if let Some(object) = chunks.take(meta, flags, at) {
-                records.push(in_one(&object, payloads.remove(&object.meta.key()).unwrap_or_default())?);
-            }
-        }
-        for object in chunks.all() {
-            records.push(in_one(object, payloads.remove(&object.meta.key()).unwrap_or_default())?);
-        }
-        Ok(records)
     }
 
     /// Writes the tail again and cuts it off where it was. Where the disk refuses, it is given back, to be written before
@@ -472,11 +272,6 @@ impl Opening<'_> {
     }
 }
 
-/// From which sequence on what is in a segment does not count.
-fn again_in(again: &BTreeMap<u64, u64>, segment: u64) -> u64 {
-    again.get(&segment).copied().unwrap_or(u64::MAX)
-}
-
 /// Every object that the index knows in a segment that was read must be there.
 fn check_agreement(index: &Index, segments: &[Found], tail: &Tail, proven: u64) -> Result<(), Trouble> {
     for segment in segments {
@@ -497,33 +292,32 @@ fn prefer_what_is_there(
     index: &Index,
     segments: &[Found],
     sizes: &BTreeMap<u64, u64>,
-    (newest, again): (&BTreeSet<u64>, &BTreeMap<u64, u64>),
+    (newest, bounds): (&BTreeSet<u64>, &Bounds),
     uses: &mut BTreeMap<u64, SegmentUse>,
 ) -> Result<(), Error> {
-    let begun: BTreeSet<u64> = segments.iter().map(|s| s.number).filter(|n| again_in(again, *n) > 0).collect();
+    let begun: BTreeSet<u64> = segments.iter().map(|s| s.number).filter(|n| !bounds.never_began(*n)).collect();
     let vanished = uses.keys().filter(|number| !sizes.contains_key(number));
-    let never_begun = newest.difference(&begun);
-    for number in vanished.chain(never_begun).copied().collect::<Vec<_>>() {
-        let known = index.objects_in(number)?;
-        if known.is_empty() {
-            continue;
-        }
-        let (mut chunks, mut there) = (Chunks::default(), BTreeSet::new());
-        let counts = |s: &Found, r: &&Located| r.header.sequence < again_in(again, s.number);
-        for change in segments.iter().flat_map(|s| {
-            let records = s.scanned.records.iter().filter(|r| counts(s, r));
-            changes(s.number, records, &mut chunks)
-        }) {
+    let mut known = Vec::new();
+    for &number in vanished.chain(newest.difference(&begun)) {
+        known.extend(index.objects_in(number)?);
+    }
+    if known.is_empty() {
+        return Ok(());
+    }
+    let (mut chunks, mut there) = (Chunks::default(), BTreeSet::new());
+    for segment in segments {
+        let records = segment.scanned.records.iter().filter(|r| bounds.counts(segment.number, r));
+        for change in changes(segment.number, records, &mut chunks) {
             if let Change::Stored(object) = change {
                 there.insert(object.meta.key());
             }
         }
-        let unbroken = unbroken(segments);
-        let begun = chunks.all().filter(|object| object.at.segment >= unbroken);
-        there.extend(begun.map(|object| object.meta.key()));
-        for object in known.iter().filter(|object| there.contains(&object.meta.key())) {
-            index.forget_object(object, uses)?;
-        }
+    }
+    let unbroken = unbroken(segments);
+    let begun = chunks.all().filter(|object| object.at.segment >= unbroken);
+    there.extend(begun.map(|object| object.meta.key()));
+    for object in known.iter().filter(|object| there.contains(&object.meta.key())) {
+        index.forget_object(object, uses)?;
     }
     Ok(())
 }

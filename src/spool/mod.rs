@@ -13,6 +13,7 @@ mod index_files;
 pub mod journal;
 mod journal_writer;
 mod log;
+mod media_end;
 pub mod media_log;
 mod media_recovery;
 mod media_shared;
