@@ -31,6 +31,9 @@ use crate::{
 /// Frames taken at once, so that a recording that begins with a full ring leaves the processor to others in between.
 const AT_ONCE: usize = 64;
 
+/// A camera that sent nothing for so long has fallen silent: no fragment lasts longer.
+pub(super) const SILENT: Duration = Duration::from_secs(5);
+
 /// How far a recording has got.
 #[derive(PartialEq, Eq)]
 pub(super) enum Caught {
@@ -187,8 +190,14 @@ impl Filing {
         self.put_all(Vec::new()).await;
     }
 
-    /// As [`Self::pause`], without waiting for the disk.
-    pub fn give_out(&mut self) {
+    /// What a camera sent before it fell silent is not left in memory until it comes back, nor its fragment without an end.
+    pub fn rest(&mut self, caught: &Caught, newest: Option<Mono>) {
+        if *caught == Caught::Up && newest.is_some_and(|at| clock::mono().since(at) > SILENT) {
+            self.give_out();
+        }
+    }
+
+    fn give_out(&mut self) {
         let next = self.next.as_deref();
         let pieces = self.recording.as_mut().map(|r| r.pause(next)).unwrap_or_default();
         self.put(pieces);

@@ -41,9 +41,6 @@ const LOOK: Duration = Duration::from_secs(1);
 /// How often it is looked whether the disk has room again.
 const WAIT: Duration = Duration::from_millis(50);
 
-/// A camera that sent nothing for so long has fallen silent: no fragment lasts longer.
-const SILENT: Duration = Duration::from_secs(5);
-
 /// A recording that an earlier run was making is taken up within this, or not at all.
 const TAKEN_UP: Duration = Duration::from_secs(60);
 
@@ -169,10 +166,7 @@ impl Keeper {
             self.report(filing, watch).await;
             filing.whose.kept = self.kept();
             let now = clock::mono();
-            // What a camera sent before it fell silent is not left in memory until it comes back.
-            if caught == Caught::Up && self.ring.newest().is_some_and(|at| now.since(at) > SILENT) {
-                filing.give_out();
-            }
+            filing.rest(&caught, self.ring.newest());
             let until = match self.window() {
                 _ if self.always => None,
                 Some(window) => window.until,

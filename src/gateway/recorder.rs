@@ -9,7 +9,7 @@ use tracing::{info, warn};
 use super::{
     coverage::{Asked, Coverage, Origin},
     feeds::Feeds,
-    filing::{Caught, Filing, Told},
+    filing::{Caught, Filing, SILENT, Told},
     shelf::{self, Whose},
     watched::Watched,
     work::Work,
@@ -118,6 +118,7 @@ impl Job {
             {
                 watch.stored();
             }
+            filing.rest(&caught, ring.newest());
             let until = *self.until.borrow_and_update();
             tokio::select! {
                 biased;
@@ -126,6 +127,7 @@ impl Job {
                     caught = filing.catch_up(read, &mut reader, until);
                     if caught == Caught::WindowEnded { break }
                 }
+                () = tokio::time::sleep(SILENT) => {}
                 () = wait_for(until + LAST_FRAMES, &mut self.until) => {
                     if clock::mono() >= *self.until.borrow() + LAST_FRAMES { break }
                 }

@@ -297,4 +297,25 @@ mod tests {
         assert_eq!(rig.held().await, 0);
         assert!(gaps.iter().any(|g| g.reason == GapReason::DiskFailed), "{gaps:?}");
     }
+
+    #[tokio::test]
+    async fn what_a_camera_sent_before_it_fell_silent_is_evidence_before_the_window_ends() {
+        let mut rig = rig(64 << 20);
+        let until = rig.order.from + Duration::from_secs(60);
+        rig.recorders.order(RecordOrder { until, ..rig.order.clone() });
+        for _ in 0..20 {
+            rig.push(0);
+            tokio::time::sleep(Duration::from_millis(40)).await;
+        }
+        let silent = clock::wall();
+        let held = async {
+            while rig.held().await == 0 {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), held).await.expect("it waits for the camera to come back");
+        let held = rig.store.evidence(rig.order.incident, &rig.order.camera).await.unwrap();
+        let to = held.iter().map(|o| o.meta.to).max().unwrap();
+        assert!(silent.since(to) < Duration::from_millis(100), "all of it");
+    }
 }
