@@ -32,7 +32,7 @@ pub(super) fn snapshot_records(entries: &[Entry]) -> Vec<Outgoing<'_>> {
 
 impl Entry {
     fn outgoing(&self, flags: u8) -> Outgoing<'_> {
-        Outgoing { kind: self.kind, flags, meta: &[], payload: &self.payload }
+        Outgoing::new(self.kind, flags, &[], &self.payload)
     }
 }
 

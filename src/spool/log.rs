@@ -5,11 +5,12 @@
 //!   new segment, which may take a spare: a file allocated beforehand for just this.
 //! - *fdatasync fails*: Linux then marks the pages clean although they never reached the disk, so the next fdatasync
 //!   succeeds and lies ("fsyncgate", 2018). That file's tail is never trusted again: the batch goes, whole and with the
-//!   same sequences, into a new segment, and replay takes the newer copy.
+//!   same sequences, into a new segment, and replay takes the newer copy. The tail is cut off too; where the disk refuses
+//!   even that, before the newer copy goes.
 //! - *The new segment fails too*: the caller keeps the batch and tries again later.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     io::{self, IoSlice},
     ops::Range,
     path::{Path, PathBuf},
@@ -34,9 +35,15 @@ pub(super) struct Outgoing<'a> {
     pub flags: u8,
     pub meta: &'a [u8],
     pub payload: &'a [u8],
+    /// CRC32C of the payload.
+    pub payload_crc: u32,
 }
 
-impl Outgoing<'_> {
+impl<'a> Outgoing<'a> {
+    pub fn new(kind: u8, flags: u8, meta: &'a [u8], payload: &'a [u8]) -> Self {
+        Self { kind, flags, meta, payload, payload_crc: crc32c(payload) }
+    }
+
     pub fn record_len(&self) -> u64 {
         (RECORD_HEADER + self.meta.len() + self.payload.len()) as u64
     }
@@ -74,6 +81,8 @@ pub(super) struct Log {
     segments: BTreeSet<u64>,
     /// Those with damage in what had been promised: kept aside instead of removed.
     damaged: BTreeSet<u64>,
+    /// Where those end that have something beyond that does not count, and that the disk would not cut off.
+    uncut: BTreeMap<u64, u64>,
     scratch: Vec<u8>,
     /// Writes and syncs that failed, ever.
     pub errors: u64,
@@ -113,6 +122,7 @@ impl Log {
             spares: spares.into_iter().map(|n| dir.join(spare_name(n))).collect(),
             segments,
             damaged,
+            uncut: BTreeMap::new(),
             scratch: Vec::new(),
             errors: 0,
             written: 0,
@@ -171,12 +181,13 @@ impl Log {
     fn append(&mut self, batch: &[Outgoing<'_>]) -> Result<Placed, Error> {
         let Some(current) = self.current.take() else { return Err(Error::Stopped) };
         let parts = encode(batch, &mut self.scratch, current.number, current.end, self.next_sequence);
-        if let Err(e) = parts.write(&self.scratch, batch, &*current.file, current.end) {
-            // Best effort: with the file no longer current, its tail is not trusted either way.
-            let _ = current.file.truncate(current.end);
-            return Err(Error::io("write", &current.path)(e));
+        let written = parts.write(&self.scratch, batch, &*current.file, current.end);
+        let written = written.map_err(Error::io("write", &current.path));
+        let synced = written.and_then(|()| current.file.sync_data().map_err(Error::io("sync", &current.path)));
+        if let Err(error) = synced {
+            self.cut(current.number, current.end);
+            return Err(error);
         }
-        current.file.sync_data().map_err(Error::io("sync", &current.path))?;
         let placed = self.accept(parts, current.number);
         self.current = Some(Current { end: current.end + placed.1, ..current });
         Ok(placed.0)
@@ -271,8 +282,14 @@ impl Log {
     }
 
     /// Removes a segment. One with damage is renamed to `*.damaged` instead, for whoever looks into it.
+    ///
+    /// That what an older one has beyond its end does not count is only seen by newer ones, so that is cut off first.
     pub fn remove(&mut self, number: u64) -> Result<(), Error> {
         let path = self.dir.join(file_name(number));
+        while let Some((&older, &end)) = self.uncut.range(..number).next() {
+            self.try_cut(older, end)?;
+            self.uncut.remove(&older);
+        }
         let removed = if self.damaged.contains(&number) {
             self.disk.rename(&path, &path.with_extension("seg.damaged"))
         } else {
@@ -283,6 +300,7 @@ impl Log {
             _ => {}
         }
         self.segments.remove(&number);
+        self.uncut.remove(&number);
         Ok(())
     }
 
@@ -296,12 +314,20 @@ impl Log {
         }
     }
 
-    /// Cuts a segment of an earlier process to what counts of it, durably. Best effort: what is beyond does not count anyway.
-    pub fn cut(&self, number: u64, len: u64) {
+    /// Cuts a segment to what counts of it, durably: now, or before any newer one is removed.
+    pub fn cut(&mut self, number: u64, end: u64) {
+        if let Err(error) = self.try_cut(number, end) {
+            tracing::warn!(%error, "the unfinished tail of a segment stays for now");
+            self.uncut.insert(number, end);
+        }
+    }
+
+    fn try_cut(&self, number: u64, end: u64) -> Result<(), Error> {
         let path = self.dir.join(file_name(number));
-        let cut = self.disk.open(&path).and_then(|f| f.truncate(len).and_then(|()| f.sync_data()));
-        if let Err(error) = cut {
-            tracing::warn!(%error, path = %path.display(), "the unfinished tail of a segment stays");
+        let cut = self.disk.open(&path).and_then(|f| f.truncate(end).and_then(|()| f.sync_data()));
+        match cut {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io("cut", path)(e)),
+            _ => Ok(()),
         }
     }
 
@@ -376,7 +402,7 @@ fn encode(batch: &[Outgoing<'_>], scratch: &mut Vec<u8>, number: u64, start: u64
             flags: record.flags,
             meta_len: record.meta.len() as u16,
             payload_len: record.payload.len() as u32,
-            payload_crc: crc32c(record.payload),
+            payload_crc: record.payload_crc,
             sequence: first_sequence + i as u64,
             synced_below: first_sequence,
             time,

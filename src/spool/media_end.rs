@@ -224,6 +224,13 @@ impl Reading<'_> {
     }
 }
 
+/// Chunks in the tail, each by its object's key and its number.
+pub(super) fn going_on(tail: &Tail) -> BTreeSet<(Vec<u8>, u16)> {
+    let objects = tail.values().map(|(_, record)| record).filter(|record| record.header.kind == OBJECT);
+    let metas = objects.filter_map(|record| serde_json::from_slice::<ObjectMeta>(&record.meta).ok());
+    metas.map(|meta| (meta.key(), meta.chunk)).collect()
+}
+
 /// All of an object in one record.
 fn in_one(object: &ObjectRef, payloads: Vec<Bytes>) -> Result<Located, Error> {
     let meta = ObjectMeta { chunk: 0, ..object.meta.clone() };

@@ -255,9 +255,9 @@ impl MediaStore {
         let (done, ticket) = Ticket::new();
         let item = Item::Object { meta, payload, more, done };
         if ends {
-            self.handle.shared.queue.push_free(Work { item, encoded, cost: 0 })?;
+            self.handle.shared.queue.push_free(Work::new(item, encoded, 0))?;
         } else {
-            self.handle.shared.queue.try_push(cost, Work { item, encoded, cost })?;
+            self.handle.shared.queue.try_push(cost, Work::new(item, encoded, cost))?;
         }
         Ok(ticket)
     }
@@ -275,7 +275,7 @@ impl MediaStore {
         let (done, ticket) = Ticket::new();
         // Not counted: there are never more marks under way than objects that were read.
         let item = Item::Delivered { mark, done };
-        self.handle.shared.queue.push_free(Work { item, encoded, cost: 0 })?;
+        self.handle.shared.queue.push_free(Work::new(item, encoded, 0))?;
         Ok(ticket)
     }
 

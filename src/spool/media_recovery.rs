@@ -13,7 +13,7 @@ use super::{
     index::{Change, Index, Sealed},
     index_files,
     log::{Log, LogSettings, Outgoing},
-    media_end::{Bounds, End, Reading, Tail, unbroken, unfinished},
+    media_end::{Bounds, End, Reading, Tail, going_on, unbroken, unfinished},
     object::{At, DeliveredMark, ObjectMeta, ObjectRef},
     recovery::{Found, Report, read_segments},
     retention::SegmentUse,
@@ -171,12 +171,16 @@ impl Opening<'_> {
             let before = segment.scanned.records.iter().filter(|r| r.header.sequence < below);
             index.apply(&changes(segment.number, before, &mut chunks), &mut uses)?;
         }
-        // Of what began before a segment that has gone, the end may have gone too.
-        let unbroken = unbroken(&segments);
-        chunks.retain(|object| object.at.segment >= unbroken);
+        // Of what began before a segment that has gone, the end may have gone too, where it is not in the tail.
+        let (unbroken, going_on) = (unbroken(&segments), going_on(&tail));
+        chunks.retain(|object| {
+            let next = (object.meta.key(), object.meta.chunk.saturating_add(1));
+            object.at.segment >= unbroken || going_on.contains(&next)
+        });
         let since = chunks.first_segment().min(newest.first().copied().unwrap_or(u64::MAX));
         let (never_begun, begun): (Vec<_>, Vec<_>) = segments.iter().partition(|s| bounds.never_began(s.number));
-        let begun = begun.into_iter().filter(|s| newest.contains(&s.number));
+        // Elsewhere damage is damage, and sound records that newer segments have again were not cut off in their time.
+        let begun = begun.into_iter().filter(|s| newest.contains(&s.number) || s.scanned.damage.is_empty());
         let end = End {
             records: reading.end(&tail, chunks)?,
             kept: begun.filter_map(|s| unfinished(s, bounds.below(s.number))).collect(),
@@ -323,7 +327,7 @@ fn prefer_what_is_there(
 }
 
 pub(super) fn outgoing(record: &Located) -> Outgoing<'_> {
-    Outgoing { kind: record.header.kind, flags: record.header.flags, meta: &record.meta, payload: &record.payload }
+    Outgoing::new(record.header.kind, record.header.flags, &record.meta, &record.payload)
 }
 
 /// What records of a segment mean for the index, in order.

@@ -1,7 +1,11 @@
 //! The media log on a disk that crashes at every operation and on one that refuses: making room, evidence that is written
 //! again for it, words about gaps, and an index that is there, gone or old afterwards.
 
-use std::path::Path;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::atomic::Ordering::Relaxed,
+};
 
 use futures::FutureExt;
 
@@ -12,6 +16,7 @@ use crate::{
     spool::{
         media_log::MediaStore,
         object::{Buffer, Kept},
+        retention::SegmentUse,
         sim::SimDisk,
     },
 };
@@ -148,7 +153,8 @@ impl Model {
             }
             self.deliver(open);
             for _ in 0..6 {
-                let refused = open.writer.step();
+                // Now and then what was written is due still when more is.
+                let refused = if self.rng.u8(0..3) == 0 { open.writer.turn() } else { open.writer.step() };
                 self.hear(open);
                 if disk.is_cut() {
                     return;
@@ -303,9 +309,12 @@ impl Model {
             let uses = uses.values().filter(|u| u.objects > 0).map(|u| SegmentUse { bytes: 0, ..*u });
             uses.collect::<Vec<_>>()
         };
-        assert_eq!(counted(&open.writer.uses), counted(&index.uses().unwrap()), "{what}: counts of segments");
-        let used: u64 = open.writer.uses.values().map(|u| u.bytes).sum();
-        assert!(used <= settings().quota + 24_000, "{what}: {used} bytes");
+        assert_eq!(counted(&open.writer.indexing.uses), counted(&index.uses().unwrap()), "{what}: counts of segments");
+        // What a start writes again waits for no room, and on a disk that removes nothing what is carried over is there
+        // twice: of each segment at most half.
+        let used: u64 = open.writer.indexing.uses.values().map(|u| u.bytes).sum();
+        let twice = u64::from(settings().queue_bytes) + if self.refused { settings().quota / 2 } else { 0 };
+        assert!(used <= settings().quota + twice, "{what}: {used} bytes");
     }
 
     /// After a crash: nobody waits any more, and what was under way goes again.
@@ -365,7 +374,10 @@ fn a_power_cut_at_any_operation_while_room_is_made_loses_no_evidence_and_no_word
 #[test]
 fn kills_and_power_cuts_in_a_row_while_room_is_made_lose_no_evidence_and_no_word_about_what_went() {
     let (mut evictions, mut dropped) = (0, 0);
-    for seed in 0..SEEDS {
+    for seed in std::env::var("SEED").map_or(0..SEEDS, |s| {
+        let s: u64 = s.parse().unwrap();
+        s..s + 1
+    }) {
         let (mut disk, dir) = (SimDisk::new(seed), scratch());
         let mut model = Model::new(seed);
         for round in 0..6 {
@@ -387,7 +399,10 @@ fn kills_and_power_cuts_in_a_row_while_room_is_made_lose_no_evidence_and_no_word
 #[test]
 fn a_disk_that_refuses_now_and_then_while_room_is_made_loses_no_evidence_and_no_word_about_what_went() {
     let (mut faults, mut evictions) = (0, 0);
-    for seed in 0..SEEDS {
+    for seed in std::env::var("SEED").map_or(0..SEEDS, |s| {
+        let s: u64 = s.parse().unwrap();
+        s..s + 1
+    }) {
         let (mut disk, dir) = (SimDisk::new(seed), scratch());
         let mut model = Model::new(seed);
         for round in 0..4 {

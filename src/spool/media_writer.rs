@@ -1,31 +1,29 @@
 //! The thread that writes the media store.
 
+mod indexing;
 mod room;
 
-use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
-    sync::{Arc, atomic::Ordering::Relaxed},
-    time::Duration,
-};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use crc32c::crc32c;
 use tokio::sync::mpsc;
 
+use self::indexing::Indexing;
 use super::{
     chunks::Chunks,
     error::Error,
     gone::{Evicted, evicted, gaps},
-    index::{Change, Sealed},
+    index::Change,
     journal::Health,
     log::{Log, Outgoing, Placed},
     media_log::MediaSettings,
-    media_recovery::{DELIVERED, OBJECT, Opened, change, outgoing, rebuild},
+    media_recovery::{DELIVERED, OBJECT, Opened, change, outgoing},
     media_shared::Shared,
     object::{At, DeliveredMark, Missing, ObjectMeta, ObjectRef},
     queue::{Done, Ticket},
     recovery::Report,
-    retention::SegmentUse,
-    segment::{FIRST, LAST, Located, SEGMENT_HEADER},
+    segment::{FIRST, LAST, Located},
 };
 use crate::{
     district::{clock::Mono, evidence::GapReason},
@@ -41,9 +39,11 @@ const FLUSH_INDEX: Duration = Duration::from_secs(10);
 pub(super) struct Work {
     pub item: Item,
     /// Meta as it stands in the log.
-    pub encoded: Vec<u8>,
+    encoded: Vec<u8>,
+    /// CRC32C of its payload, for which the thread that writes has no time.
+    payload_crc: u32,
     /// What it counts in the queue.
-    pub cost: u64,
+    cost: u64,
 }
 
 pub(super) enum Item {
@@ -60,13 +60,28 @@ pub(super) enum Item {
     },
 }
 
+impl Item {
+    fn payload(&self) -> &[u8] {
+        match self {
+            Item::Object { payload, .. } => payload,
+            Item::Delivered { .. } => &[],
+        }
+    }
+}
+
 impl Work {
+    pub fn new(item: Item, encoded: Vec<u8>, cost: u64) -> Self {
+        let payload_crc = crc32c(item.payload());
+        Self { item, encoded, payload_crc, cost }
+    }
+
     fn outgoing(&self) -> Outgoing<'_> {
-        let (kind, payload): (u8, &[u8]) = match &self.item {
-            Item::Object { payload, .. } => (OBJECT, payload),
-            Item::Delivered { .. } => (DELIVERED, &[]),
+        let kind = match &self.item {
+            Item::Object { .. } => OBJECT,
+            Item::Delivered { .. } => DELIVERED,
         };
-        Outgoing { kind, flags: self.flags(), meta: &self.encoded, payload }
+        let payload = self.item.payload();
+        Outgoing { kind, flags: self.flags(), meta: &self.encoded, payload, payload_crc: self.payload_crc }
     }
 
     fn flags(&self) -> u8 {
@@ -89,13 +104,11 @@ impl Work {
 
 pub(super) struct Writer {
     log: Log,
-    uses: BTreeMap<u64, SegmentUse>,
+    indexing: Indexing,
     /// What is being written.
     chunks: Chunks,
     /// What a start found at the log's end and could not write again: it comes before all else.
     unwritten: Vec<Located>,
-    /// Segments that will not grow any more, but for the end of what has begun in them.
-    full: BTreeSet<u64>,
     settings: MediaSettings,
     shared: Arc<Shared>,
     evictions: mpsc::Sender<Vec<Evicted>>,
@@ -120,10 +133,9 @@ impl Writer {
         shared.set_index(index);
         let mut writer = Self {
             log,
-            uses,
+            indexing: Indexing::new(shared.clone(), uses),
             chunks: Chunks::default(),
             unwritten: unwritten.records,
-            full: BTreeSet::new(),
             settings,
             shared,
             evictions,
@@ -134,7 +146,7 @@ impl Writer {
         };
         let vanished: Vec<ObjectRef> = gone.iter().flatten().filter(|o| !o.delivered).cloned().collect();
         writer.miss(&vanished);
-        writer.publish();
+        writer.indexing.publish();
         let gone = gone.iter().map(|objects| evicted(objects)).filter(|parts| !parts.is_empty()).collect();
         (writer, gone, report)
     }
@@ -162,7 +174,13 @@ impl Writer {
                 self.shared.queue.gather(self.settings.sync_every);
             }
             let closed = self.shared.queue.is_closed();
-            let refused = self.step();
+            let refused = self.turn();
+            // Where much waits already, what was written goes into the index beside the writing of that.
+            let refused = match refused {
+                None if self.shared.queue.is_pressing() => None,
+                refused => self.settle(refused),
+            };
+            self.tidy();
             if closed && (self.held.is_empty() || refused.is_some()) {
                 break;
             }
@@ -179,8 +197,17 @@ impl Writer {
         }
     }
 
-    /// Takes what is queued and stores what it can; why the rest waits.
+    /// Takes what is queued and stores what it can, up to the index; why the rest waits.
+    #[cfg(test)]
     pub fn step(&mut self) -> Option<Error> {
+        let refused = self.turn();
+        let refused = self.settle(refused);
+        self.tidy();
+        refused
+    }
+
+    /// Takes what is queued and writes what it can; why the rest waits.
+    fn turn(&mut self) -> Option<Error> {
         self.held.extend(self.shared.queue.take(Duration::ZERO));
         let mut held = std::mem::take(&mut self.held);
         let refused = match self.write_unwritten() {
@@ -189,8 +216,13 @@ impl Writer {
             Ok(()) => self.store(&mut held),
         };
         self.held = held;
+        refused
+    }
+
+    /// What is durable goes into the index now, and whoever asks hears what is refused.
+    fn settle(&mut self, refused: Option<Error>) -> Option<Error> {
+        let refused = refused.or(self.indexing.settle().err());
         self.report(refused.as_ref());
-        self.tidy();
         refused
     }
 
@@ -212,7 +244,7 @@ impl Writer {
         }
         match self.commit(&now) {
             Ok(places) => {
-                self.resolve(now, &places);
+                self.indexing.tell(now, places);
                 short
             }
             Err(error) => {
@@ -243,80 +275,22 @@ impl Writer {
         self.write(&batch, |i, at, chunks| work.get(i)?.change(at, chunks))
     }
 
-    /// Writes and syncs a batch, then puts what each of its records changes into the index.
+    /// Writes and syncs a batch, while what was written before it goes into the index; what each of its records changes
+    /// there is due then.
     fn write(
         &mut self,
         batch: &[Outgoing<'_>],
         change: impl Fn(usize, At, &mut Chunks) -> Option<Change>,
     ) -> Result<Vec<At>, Error> {
-        let before = self.log.current_segment();
-        let placed = self.log.commit(batch)?;
+        let (before, growing) = (self.log.current_segment(), self.chunks.first_segment());
+        let placed = self.indexing.beside(|| self.log.commit(batch))?;
         let places = places(&placed);
-        let mut chunks = self.chunks.clone();
-        let changes: Vec<Change> =
-            places.iter().enumerate().filter_map(|(i, at)| change(i, *at, &mut chunks)).collect();
-        self.grow(&placed, batch.iter().map(Outgoing::record_len).sum());
-        // When that fails the same batch comes again.
-        self.index(&changes)?;
+        let chunks = &mut self.chunks;
+        let changes = places.iter().enumerate().filter_map(|(i, at)| change(i, *at, chunks)).collect();
+        self.indexing.grow(placed.segment, batch.iter().map(Outgoing::record_len).sum(), before);
         // That the last of them has ended is proven by what is written next.
-        let growing = self.chunks.first_segment().min(chunks.first_segment());
-        self.chunks = chunks;
-        self.full.extend(before.filter(|old| *old != placed.segment));
-        self.seal(growing);
+        self.indexing.due(changes, growing.min(self.chunks.first_segment()));
         Ok(places)
-    }
-
-    /// What will not change any more is not read again at the next start.
-    fn seal(&mut self, growing: u64) {
-        for number in self.full.extract_if(..growing, |_| true) {
-            let Some(held) = self.uses.get(&number) else { continue };
-            let sealed = Sealed { bytes: held.bytes, objects: held.objects };
-            if let Err(error) = self.shared.index().and_then(|index| index.seal(number, sealed)) {
-                tracing::warn!(%error, "a segment will be read again at the next start");
-            }
-        }
-    }
-
-    fn grow(&mut self, placed: &Placed, bytes: u64) {
-        let number = placed.segment;
-        let held = self.uses.entry(number).or_insert(SegmentUse { number, ..SegmentUse::default() });
-        held.bytes = held.bytes.max(SEGMENT_HEADER) + bytes;
-    }
-
-    /// Keeps in memory what was just stored, until headquarters has it.
-    fn remember(&self, item: &Item) {
-        match item {
-            Item::Object { meta, payload, more, .. } => {
-                self.shared.recent.put(meta.key(), meta.chunk, payload.clone(), *more);
-            }
-            Item::Delivered { mark, .. } => self.shared.recent.forget(&mark.key()),
-        }
-    }
-
-    /// Puts into the index what is durable. An index that refuses is set aside and built anew from the log.
-    fn index(&mut self, changes: &[Change]) -> Result<(), Error> {
-        let Err(error) = self.shared.index()?.apply(changes, &mut self.uses) else { return Ok(()) };
-        tracing::error!(%error, "the index refuses");
-        let (index, uses) = rebuild(&self.shared.disk, &self.shared.dir, &error.to_string())?;
-        self.uses = uses;
-        self.shared.set_index(index);
-        Ok(())
-    }
-
-    fn resolve(&mut self, work: VecDeque<Work>, places: &[At]) {
-        // Room first: whoever hears of a ticket may append again at once.
-        self.shared.queue.release(work.iter().map(|w| w.cost).sum());
-        self.publish();
-        for (work, at) in work.into_iter().zip(places) {
-            self.remember(&work.item);
-            match work.item {
-                Item::Object { meta, more, done, .. } => {
-                    self.shared.counts.stored.fetch_add(u64::from(!more), Relaxed);
-                    let _ = done.send(Ok(ObjectRef::whole(meta, *at)));
-                }
-                Item::Delivered { done, .. } => drop(done.send(Ok(()))),
-            }
-        }
     }
 
     fn write_again(&mut self, objects: Vec<(ObjectMeta, Bytes)>) -> Result<(), Error> {
@@ -325,10 +299,12 @@ impl Writer {
         }
         let work = objects.into_iter().map(|(meta, payload)| {
             let (done, _) = Ticket::new();
-            Ok(Work { encoded: meta.encode()?, item: Item::Object { meta, payload, more: false, done }, cost: 0 })
+            let encoded = meta.encode()?;
+            Ok(Work::new(Item::Object { meta, payload, more: false, done }, encoded, 0))
         });
         let work = work.collect::<Result<VecDeque<_>, Error>>()?;
-        self.commit(&work).map(drop)
+        self.commit(&work)?;
+        self.indexing.settle()
     }
 
     fn report(&mut self, refused: Option<&Error>) {
@@ -359,15 +335,6 @@ impl Writer {
                 tracing::warn!(%error, "the index is not flushed");
             }
         }
-    }
-
-    pub fn publish(&self) {
-        let counts = &self.shared.counts;
-        let sum = |of: fn(&SegmentUse) -> u64| self.uses.values().map(of).sum::<u64>();
-        counts.used.store(sum(|u| u.bytes), Relaxed);
-        counts.objects.store(sum(|u| u.ends), Relaxed);
-        counts.undelivered.store(sum(|u| u.waiting), Relaxed);
-        counts.segments.store(self.uses.len() as u64, Relaxed);
     }
 }
 

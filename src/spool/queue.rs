@@ -127,6 +127,11 @@ impl<T> Queue<T> {
         self.used() > u64::from(self.limit) / 2
     }
 
+    /// Whether something is queued that waits for no more: see [`Queue::gather`].
+    pub fn is_pressing(&self) -> bool {
+        !self.lock().items.is_empty() && self.is_half_full()
+    }
+
     /// Sleeps for `span` so that more may come, but not once the queue is half full or closed.
     pub fn gather(&self, span: Duration) {
         let waiting = |s: &mut State<T>| !s.closed && !self.is_half_full();

@@ -443,6 +443,6 @@ impl Copy {
     }
 
     fn outgoing(&self) -> Outgoing<'_> {
-        Outgoing { kind: self.0.header.kind, flags: FIRST | LAST, meta: &self.0.meta, payload: &self.0.payload }
+        Outgoing::new(self.0.header.kind, FIRST | LAST, &self.0.meta, &self.0.payload)
     }
 }

@@ -16,8 +16,10 @@ use crate::{
         retention::{Pressure, SegmentUse, decide},
     },
 };
+
 /// Bytes that are read and written again at a time.
 const CARRIED_AT_ONCE: usize = 8 << 20;
+
 impl Writer {
     /// Evicts until `need` bytes fit; the reason when they do not.
     pub(super) fn make_room(&mut self, need: u64) -> Option<Error> {
@@ -26,12 +28,19 @@ impl Writer {
             Ok(free) => free,
             Err(e) => return Some(Error::io("ask for the free space of", &self.shared.dir)(e)),
         };
-        let used = self.uses.values().map(|u| u.bytes).sum();
         let MediaSettings { quota, keep_free, .. } = self.settings;
-        let growing = self.chunks.first_segment();
-        let may_go = |u: &&SegmentUse| Some(u.number) != current && u.number < growing;
-        let segments: Vec<SegmentUse> = self.uses.values().filter(may_go).copied().collect();
-        let decision = decide(&segments, Pressure { used, quota, free, keep_free, need });
+        let uses = &self.indexing.uses;
+        let used = uses.values().map(|u| u.bytes).sum();
+        let pressure = Pressure { used, quota, free, keep_free, need };
+        let mut decision = decide(&self.may_go(current), pressure);
+        let unknown = |number: &u64| uses.get(number).is_some_and(|u| u.undelivered > 0);
+        if decision.short > 0 || decision.evict.iter().any(unknown) {
+            // What is due may be that headquarters has it.
+            if let Err(error) = self.indexing.settle() {
+                return Some(error);
+            }
+            decision = decide(&self.may_go(current), pressure);
+        }
         for number in decision.evict {
             if let Err(error) = self.evict(number) {
                 return Some(error);
@@ -41,10 +50,17 @@ impl Writer {
             return None;
         }
         // What is in the segment that is being written may go: then it goes next time.
-        if self.uses.values().any(|u| Some(u.number) == current && u.can_go()) {
+        if self.indexing.uses.values().any(|u| Some(u.number) == current && u.can_go()) {
             self.log.roll();
         }
         Some(Error::Full { queued: used + need, limit: quota.min(used.saturating_add(free.saturating_sub(keep_free))) })
+    }
+
+    /// What a decision is about: nothing that still grows, and nothing of which the index does not know all.
+    fn may_go(&self, current: Option<u64>) -> Vec<SegmentUse> {
+        let growing = self.chunks.first_segment().min(self.indexing.first_segment());
+        let may_go = |u: &&SegmentUse| Some(u.number) != current && u.number < growing;
+        self.indexing.uses.values().filter(may_go).copied().collect()
     }
 
     /// Removes a segment. What of it may not go is written again first, and so is the word about what goes: a crash in
@@ -76,8 +92,7 @@ impl Writer {
             permit.send(parts);
         }
         self.log.remove(number)?;
-        index.forget(number, &mut self.uses)?;
-        self.full.remove(&number);
+        self.indexing.forget(number)?;
         self.shared.counts.evicted.fetch_add(1, Relaxed);
         self.shared.counts.dropped.fetch_add(go.iter().map(|o| o.meta.size).sum(), Relaxed);
         tracing::info!(segment = number, carried_over = stay.len(), "a segment was removed to make room");
