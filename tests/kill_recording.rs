@@ -218,6 +218,8 @@ fn nothing_that_was_recorded_is_lost_or_doubled_by_kill_9_while_it_is_written_an
         let bytes = std::fs::read(site.objects().join("saddar/recordings/always").join(name)).unwrap();
         assert_eq!(manifest::hex(&manifest::sha256(&bytes)), *sha, "{name}");
     }
+    let log = std::fs::read_to_string(site.log()).unwrap();
+    log.lines().filter(|line| line.contains("index")).for_each(|line| eprintln!("{line}"));
     eprintln!(
         "{wanted} kills, {} presses acknowledged, {} incidents, {whole} objects of evidence, {} of recordings",
         acknowledged.len(),

@@ -245,13 +245,18 @@ impl Index {
         })
     }
 
-    /// Whether the rows beside an object's own are there: that it waits, unless it is delivered, and where it lies.
-    pub fn is_whole(&self, object: &ObjectRef) -> Result<bool, Error> {
+    /// Whether the rows beside an object's own are there: that it waits, unless it is delivered, and where it lies. Of one
+    /// that is `marked` as delivered, by a mark that the next start applies, some may say so already.
+    pub fn is_whole(&self, object: &ObjectRef, marked: bool) -> Result<bool, Error> {
         let key = object.meta.key();
         let waits = self.pending.get(object.meta.pending_key()).map_err(failed("read what is pending"))?;
         for at in object.places() {
             let row = self.by_segment.get(segment_key(at)).map_err(failed("read a segment"))?;
-            if row.is_none_or(|row| row != Place::of(object, at).encode(&key)) {
+            let place = Place::of(object, at);
+            let is = |row: &[u8]| {
+                row == place.encode(&key) || marked && row == Place { delivered: true, ..place }.encode(&key)
+            };
+            if !row.is_some_and(|row| is(&row)) {
                 return Ok(false);
             }
         }
@@ -415,5 +420,33 @@ impl Place {
         if self.stays && !self.delivered {
             held.stays_bytes = held.stays_bytes.saturating_add_signed(by * i64::from(self.bytes));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spool::object::{Buffer, Missing, ObjectMeta};
+
+    #[test]
+    fn an_object_half_marked_is_whole_where_its_mark_is_applied_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = Index::open(&dir.path().join("index")).unwrap();
+        let (from, to) = (Utc::from_micros(0), Utc::from_micros(1_000_000));
+        let missing = Missing { reason: crate::district::evidence::GapReason::Evicted, bytes: 0 };
+        let meta = ObjectMeta::missing("c1".parse().unwrap(), Buffer::Outage, (from, to), missing);
+        let object = ObjectRef::whole(meta, At { segment: 1, offset: 40, sequence: 1 });
+        let mut uses = BTreeMap::new();
+        index.apply(&[Change::Stored(object.clone())], &mut uses).unwrap();
+        assert!(index.is_whole(&object, false).unwrap());
+        // A process that dies in the middle of a mark has written the first of its rows.
+        let delivered = Place { delivered: true, ..Place::of(&object, object.at) };
+        index.by_segment.insert(segment_key(object.at), delivered.encode(&object.meta.key())).unwrap();
+        assert!(!index.is_whole(&object, false).unwrap() && index.is_whole(&object, true).unwrap());
+        let mut uses = index.uses().unwrap();
+        let mark = DeliveredMark::of(&object.meta);
+        index.apply(&[Change::Delivered(mark)], &mut uses).unwrap();
+        assert!(index.get(&object.meta.key()).unwrap().unwrap().delivered);
+        assert_eq!(uses, index.uses().unwrap());
     }
 }

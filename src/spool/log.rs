@@ -322,6 +322,28 @@ impl Log {
         }
     }
 
+    /// As [`Log::cut`], but not before something newer is removed.
+    pub fn cut_later(&mut self, number: u64, end: u64) {
+        self.uncut.insert(number, end);
+    }
+
+    /// The first segment with something beyond its end that the disk will not cut off now: nothing newer can be removed.
+    pub fn first_uncut(&mut self) -> Option<u64> {
+        while let Some((&number, &end)) = self.uncut.first_key_value() {
+            if let Err(error) = self.try_cut(number, end) {
+                tracing::warn!(%error, "the unfinished tail of a segment stays for now");
+                return Some(number);
+            }
+            self.uncut.remove(&number);
+        }
+        None
+    }
+
+    /// Whether a segment has something beyond its end.
+    pub fn is_uncut(&self, number: u64) -> bool {
+        self.uncut.contains_key(&number)
+    }
+
     fn try_cut(&self, number: u64, end: u64) -> Result<(), Error> {
         let path = self.dir.join(file_name(number));
         let cut = self.disk.open(&path).and_then(|f| f.truncate(end).and_then(|()| f.sync_data()));

@@ -61,6 +61,11 @@ impl Bounds {
         record.header.sequence < self.again(segment)
     }
 
+    /// Up to where a segment's records count.
+    pub fn end(&self, segment: &Found) -> u64 {
+        kept_of(segment, self.again(segment.number))
+    }
+
     fn is_unproven(&self, segment: u64, record: &Located) -> bool {
         record.header.sequence >= self.proven && self.counts(segment, record)
     }

@@ -101,12 +101,19 @@ pub(super) fn rebuild(
     why: &str,
 ) -> Result<(Index, BTreeMap<u64, SegmentUse>), Error> {
     let index = index_files::fresh(dir, why)?;
+    let sizes = sizes(disk, dir)?;
     let (segments, _) = read_segments(disk, dir, Purpose::Media, |_, _| Some(Depth::Headers))?;
+    let reading = Reading { disk, dir };
+    let bounds = reading.bounds(&sizes, &segments, &reading.newest(&sizes)?)?;
     let (mut uses, mut chunks) = (BTreeMap::new(), Chunks::default());
     for segment in &segments {
-        index.apply(&changes(segment.number, segment.scanned.records.iter(), &mut chunks), &mut uses)?;
-        uses.entry(segment.number).or_insert(SegmentUse { number: segment.number, ..SegmentUse::default() }).bytes =
-            segment.scanned.bytes;
+        let number = segment.number;
+        // What a failed write left, and newer segments have again, does not count.
+        let counts = |record: &&Located| bounds.counts(number, record);
+        let (all, counted) = (&segment.scanned.records, segment.scanned.records.iter().filter(counts).count());
+        index.apply(&changes(number, all.iter().filter(counts), &mut chunks), &mut uses)?;
+        let end = if counted < all.len() { bounds.end(segment) } else { segment.scanned.bytes };
+        uses.entry(number).or_insert(SegmentUse { number, ..SegmentUse::default() }).bytes = end;
     }
     index.flush()?;
     Ok((index, uses))
@@ -147,9 +154,7 @@ impl Opening<'_> {
     fn load(&mut self, index: &Index) -> Result<Loaded, Trouble> {
         let sealed = index.sealed()?;
         let mut uses = index.uses()?;
-        let listed = self.disk.list(self.dir).map_err(Error::io("list", self.dir))?;
-        let sizes: BTreeMap<u64, u64> =
-            listed.iter().filter_map(|l| number_of(&l.name).map(|n| (n, l.bytes))).collect();
+        let sizes = sizes(&self.disk, self.dir)?;
         let reading = Reading { disk: &self.disk, dir: self.dir };
         let newest = reading.newest(&sizes)?;
         let trusted = |number: u64, bytes: u64| {
@@ -221,6 +226,10 @@ impl Opening<'_> {
             Ok(placed) => placed,
             Err(error) => {
                 tracing::error!(%error, "the end of the media log cannot be written again yet");
+                // Where it was, it counts until it is.
+                let none = never_begun.iter().map(|number| (*number, SEGMENT_HEADER));
+                let cuts = kept.into_iter().chain(none).filter(|(number, _)| !self.aside.contains(number));
+                cuts.for_each(|(number, end)| log.cut_later(number, end));
                 return Ok((log, Unwritten { since, records }));
             }
         };
@@ -255,13 +264,11 @@ impl Opening<'_> {
         log: &Log,
         unwritten: &Unwritten,
     ) -> Result<Vec<Vec<ObjectRef>>, Error> {
-        let listed = self.disk.list(self.dir).map_err(Error::io("list", self.dir))?;
-        let sizes: BTreeMap<u64, u64> =
-            listed.iter().filter_map(|l| number_of(&l.name).map(|n| (n, l.bytes))).collect();
+        let sizes = sizes(&self.disk, self.dir)?;
         for (&number, &bytes) in &sizes {
             let held = uses.entry(number).or_insert(SegmentUse { number, ..SegmentUse::default() });
             held.bytes = bytes;
-            if Some(number) != log.current_segment() && number < unwritten.since {
+            if Some(number) != log.current_segment() && number < unwritten.since && !log.is_uncut(number) {
                 index.seal(number, Sealed { bytes, objects: held.objects })?;
             }
         }
@@ -274,6 +281,12 @@ impl Opening<'_> {
         gone.retain(|objects| !objects.is_empty());
         Ok(gone)
     }
+}
+
+/// The sizes of all segment files, by number.
+fn sizes(disk: &Arc<dyn Disk>, dir: &Path) -> Result<BTreeMap<u64, u64>, Error> {
+    let listed = disk.list(dir).map_err(Error::io("list", dir))?;
+    Ok(listed.iter().filter_map(|l| number_of(&l.name).map(|n| (n, l.bytes))).collect())
 }
 
 /// Every object that the index knows in a segment that was read must be there.

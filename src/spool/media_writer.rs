@@ -154,7 +154,8 @@ impl Writer {
     /// Writes down what is missing of buffers whose segments are not there any more.
     fn miss(&mut self, vanished: &[ObjectRef]) {
         let buffers: Vec<_> = vanished.iter().filter(|o| !o.meta.stays()).cloned().collect();
-        let index = self.shared.index();
+        // The end of the log comes first: after what is written now it would not count any more.
+        let index = self.write_unwritten().and_then(|()| self.shared.index());
         let written = index.and_then(|index| gaps(&index, &buffers)).and_then(|mut gaps| {
             let lost = |m: &mut ObjectMeta| m.gap = m.gap.map(|gap| Missing { reason: GapReason::DiskFailed, ..gap });
             gaps.iter_mut().for_each(lost);
@@ -177,7 +178,10 @@ impl Writer {
             let refused = self.turn();
             // Where much waits already, what was written goes into the index beside the writing of that.
             let refused = match refused {
-                None if self.shared.queue.is_pressing() => None,
+                None if self.shared.queue.is_pressing() => {
+                    self.report(None);
+                    None
+                }
                 refused => self.settle(refused),
             };
             self.tidy();
@@ -221,7 +225,10 @@ impl Writer {
 
     /// What is durable goes into the index now, and whoever asks hears what is refused.
     fn settle(&mut self, refused: Option<Error>) -> Option<Error> {
-        let refused = refused.or(self.indexing.settle().err());
+        let refused = match refused {
+            Some(Error::Index { .. }) => refused,
+            refused => self.indexing.settle().err().or(refused),
+        };
         self.report(refused.as_ref());
         refused
     }
@@ -264,10 +271,13 @@ impl Writer {
         let records = std::mem::take(&mut self.unwritten);
         let batch: Vec<Outgoing<'_>> = records.iter().map(outgoing).collect();
         let written = self.write(&batch, |i, at, chunks| change(at, &records[i], chunks));
-        if written.is_err() {
+        if let Err(error) = written {
             self.unwritten = records;
+            return Err(error);
         }
-        written.map(drop)
+        // Where it was it does not count any more.
+        self.log.first_uncut();
+        self.indexing.settle()
     }
 
     fn commit(&mut self, work: &VecDeque<Work>) -> Result<Vec<At>, Error> {

@@ -146,7 +146,14 @@ impl Site {
         let out = Command::new(env!("CARGO_BIN_EXE_chowki")).args(["fsck", "--json"]).arg(&self.data).output().unwrap();
         let said = String::from_utf8_lossy(&out.stdout);
         let why = String::from_utf8_lossy(&out.stderr);
-        assert!(out.status.success(), "fsck finds more than notes ({}): {why}{said}", out.status);
+        if !out.status.success() {
+            let log = std::fs::read_to_string(self.log()).unwrap_or_default();
+            let index = log.lines().filter(|line| line.contains("index")).collect::<Vec<_>>().join("\n");
+            panic!(
+                "fsck finds more than notes ({}): {why}{said}\nwhat the gateway said of its index:\n{index}",
+                out.status
+            );
+        }
     }
 
     /// Whether it has ever kept something.

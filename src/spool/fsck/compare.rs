@@ -241,7 +241,11 @@ impl Difference<'_> {
         if known.at.sequence > is.at.sequence {
             // The newer copy is no good; this one is what is left.
             self.gone.push(known.clone());
-        } else if known.at != is.at || known.before != is.before || known.meta != is.meta || !index.is_whole(known)? {
+        } else if known.at != is.at
+            || known.before != is.before
+            || known.meta != is.meta
+            || !index.is_whole(known, self.fresh.marks.contains(key))?
+        {
             // It had not come to the newest segments, or not to all rows of the object: a start does both again.
             let behind = known.at.sequence < is.at.sequence || (known.at == is.at && known.meta == is.meta);
             let fresh = behind && self.fresh.segments.contains(&is.at.segment);

@@ -49,17 +49,23 @@ impl Indexing {
         if self.due.is_empty() && self.waiting.is_empty() {
             return write();
         }
-        thread::scope(|scope| {
+        let (written, begun) = thread::scope(|scope| {
             let index = thread::Builder::new().name("media-index".into()).spawn_scoped(scope, || self.index());
             let written = write();
-            // What it refuses, and what no thread was to be had for, is due still.
-            if let Ok(index) = index
-                && let Err(panic) = index.join()
-            {
-                std::panic::resume_unwind(panic);
-            }
-            written
-        })
+            // What it refuses is due still.
+            let ended = index.map(|index| index.join().map_err(std::panic::resume_unwind));
+            (written, ended.is_ok())
+        });
+        // There is no thread to be had: it is done here.
+        if !begun {
+            drop(self.index());
+        }
+        written
+    }
+
+    /// Whether the index refused what is due.
+    pub fn has_refused(&self) -> bool {
+        self.refused
     }
 
     /// A segment has grown by so many bytes, and the one before it will not any more.

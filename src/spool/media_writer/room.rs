@@ -23,7 +23,7 @@ const CARRIED_AT_ONCE: usize = 8 << 20;
 impl Writer {
     /// Evicts until `need` bytes fit; the reason when they do not.
     pub(super) fn make_room(&mut self, need: u64) -> Option<Error> {
-        let current = self.log.current_segment();
+        let (current, uncut) = (self.log.current_segment(), self.log.first_uncut().unwrap_or(u64::MAX));
         let free = match self.shared.disk.free(&self.shared.dir) {
             Ok(free) => free,
             Err(e) => return Some(Error::io("ask for the free space of", &self.shared.dir)(e)),
@@ -32,14 +32,14 @@ impl Writer {
         let uses = &self.indexing.uses;
         let used = uses.values().map(|u| u.bytes).sum();
         let pressure = Pressure { used, quota, free, keep_free, need };
-        let mut decision = decide(&self.may_go(current), pressure);
+        let mut decision = decide(&self.may_go(current, uncut), pressure);
         let unknown = |number: &u64| uses.get(number).is_some_and(|u| u.undelivered > 0);
-        if decision.short > 0 || decision.evict.iter().any(unknown) {
+        if decision.short > 0 || self.indexing.has_refused() || decision.evict.iter().any(unknown) {
             // What is due may be that headquarters has it.
             if let Err(error) = self.indexing.settle() {
                 return Some(error);
             }
-            decision = decide(&self.may_go(current), pressure);
+            decision = decide(&self.may_go(current, uncut), pressure);
         }
         for number in decision.evict {
             if let Err(error) = self.evict(number) {
@@ -56,10 +56,11 @@ impl Writer {
         Some(Error::Full { queued: used + need, limit: quota.min(used.saturating_add(free.saturating_sub(keep_free))) })
     }
 
-    /// What a decision is about: nothing that still grows, and nothing of which the index does not know all.
-    fn may_go(&self, current: Option<u64>) -> Vec<SegmentUse> {
+    /// What a decision is about: nothing that still grows, nothing of which the index does not know all, and nothing after
+    /// what is not cut off.
+    fn may_go(&self, current: Option<u64>, uncut: u64) -> Vec<SegmentUse> {
         let growing = self.chunks.first_segment().min(self.indexing.first_segment());
-        let may_go = |u: &&SegmentUse| Some(u.number) != current && u.number < growing;
+        let may_go = |u: &&SegmentUse| Some(u.number) != current && u.number < growing && u.number <= uncut;
         self.indexing.uses.values().filter(may_go).copied().collect()
     }
 
