@@ -26,6 +26,8 @@ use chowki::{
 struct Load {
     total: u64,
     live: u64,
+    /// Size of a file.
+    segment: u64,
     value: usize,
 }
 
@@ -35,11 +37,11 @@ fn main() {
     let args: Vec<String> = std::env::args().collect();
     let after = |name: &str| args.iter().position(|a| a == name).and_then(|i| args.get(i + 1)).cloned();
     let full = args.iter().any(|a| a == "--full");
-    let (live, total) = if full { (1 << 30, 4 << 30) } else { (64 << 20, 256 << 20) };
+    let (live, total, segment) = if full { (1 << 30, 4 << 30, 64 << 20) } else { (64 << 20, 256 << 20, 16 << 20) };
     if let Some(row) = after("--row") {
         let dir = PathBuf::from(after("--in").unwrap());
         let value = after("--value").and_then(|v| v.parse().ok()).unwrap_or(256 << 10);
-        return run(&row, &dir, Load { total, live, value });
+        return run(&row, &dir, Load { total, live, segment, value });
     }
     let base = after("--dir").map_or_else(std::env::temp_dir, PathBuf::from);
     println!("{} MiB written, the newest {} MiB live, synced every {} MiB", total >> 20, live >> 20, SYNC_EVERY >> 20);
@@ -108,7 +110,7 @@ fn timed(work: impl FnOnce()) -> Duration {
 }
 
 fn files(dir: &Path, load: Load) -> Vec<Duration> {
-    let segment = 16 << 20;
+    let segment = load.segment;
     let value = noise(load.value, 1);
     let mut syncs = Vec::new();
     let mut live: VecDeque<PathBuf> = VecDeque::new();
@@ -136,7 +138,7 @@ fn store(dir: &Path, load: Load) -> Vec<Duration> {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         let settings = MediaSettings {
-            segment_bytes: 16 << 20,
+            segment_bytes: load.segment,
             quota: load.live,
             keep_free: 0,
             queue_bytes: 2 * SYNC_EVERY as u32,

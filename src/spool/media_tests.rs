@@ -165,6 +165,8 @@ impl Model {
                 }
             }
         }
+        open.writer.settle(None);
+        self.hear(open);
     }
 
     /// Hands an object over, or a chunk of one.

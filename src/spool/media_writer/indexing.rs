@@ -25,6 +25,8 @@ pub(super) struct Indexing {
     pub uses: BTreeMap<u64, SegmentUse>,
     /// What is durable and not in the index yet: at most two batches.
     due: Vec<Change>,
+    /// Segments that are gone and not forgotten yet.
+    gone: BTreeSet<u64>,
     /// Who hears when it is.
     waiting: Vec<(Work, At)>,
     /// Segments that will not grow any more, but for the end of what has begun in them.
@@ -37,8 +39,8 @@ pub(super) struct Indexing {
 
 impl Indexing {
     pub fn new(shared: Arc<Shared>, uses: BTreeMap<u64, SegmentUse>) -> Self {
-        let (due, waiting, full) = (Vec::new(), Vec::new(), BTreeSet::new());
-        Self { shared, uses, due, waiting, full, growing: u64::MAX, refused: false }
+        let (due, gone, waiting, full) = (Vec::new(), BTreeSet::new(), Vec::new(), BTreeSet::new());
+        Self { shared, uses, due, gone, waiting, full, growing: u64::MAX, refused: false }
     }
 
     /// Writes, and puts what is due into the index meanwhile.
@@ -46,7 +48,7 @@ impl Indexing {
         if self.refused {
             self.settle()?;
         }
-        if self.due.is_empty() && self.waiting.is_empty() {
+        if self.due.is_empty() && self.waiting.is_empty() && self.gone.is_empty() {
             return write();
         }
         let (written, begun) = thread::scope(|scope| {
@@ -109,7 +111,11 @@ impl Indexing {
 
     fn index(&mut self) -> Result<(), Error> {
         self.refused = true;
-        self.shared.index()?.apply(&self.due, &mut self.uses)?;
+        let index = self.shared.index()?;
+        for number in &self.gone {
+            index.forget(*number, &mut self.uses)?;
+        }
+        index.apply(&self.due, &mut self.uses)?;
         self.settled();
         Ok(())
     }
@@ -117,6 +123,7 @@ impl Indexing {
     fn settled(&mut self) {
         self.refused = false;
         self.due.clear();
+        self.gone.clear();
         self.seal();
         self.resolve();
     }
@@ -148,10 +155,16 @@ impl Indexing {
         }
     }
 
-    /// Forgets a segment that is gone.
-    pub fn forget(&mut self, number: u64) -> Result<(), Error> {
+    /// A segment is gone; the index forgets it with what is due.
+    pub fn gone(&mut self, number: u64) {
         self.full.remove(&number);
-        self.shared.index()?.forget(number, &mut self.uses)
+        self.uses.remove(&number);
+        self.gone.insert(number);
+    }
+
+    /// Whether something of an object is gone, and so all of it.
+    pub fn is_gone(&self, object: &ObjectRef) -> bool {
+        object.places().any(|at| self.gone.contains(&at.segment))
     }
 
     pub fn publish(&self) {

@@ -72,7 +72,8 @@ impl Writer {
         let permit = self.evictions.clone().try_reserve_owned();
         let permit = permit.map_err(|_| Error::Full { queued: waiting, limit: waiting })?;
         let index = self.shared.index()?;
-        let (known, unknown): (Vec<_>, Vec<_>) = index.objects_in(number)?.into_iter().partition(|o| o.delivered);
+        let objects = index.objects_in(number)?.into_iter().filter(|o| !self.indexing.is_gone(o));
+        let (known, unknown): (Vec<_>, Vec<_>) = objects.partition(|o| o.delivered);
         let (stay, go): (Vec<_>, Vec<_>) = unknown.into_iter().partition(|o| o.meta.stays());
         let damaged = self.carry_over(&stay)?;
         let mut parts = evicted(&known);
@@ -93,7 +94,7 @@ impl Writer {
             permit.send(parts);
         }
         self.log.remove(number)?;
-        self.indexing.forget(number)?;
+        self.indexing.gone(number);
         self.shared.counts.evicted.fetch_add(1, Relaxed);
         self.shared.counts.dropped.fetch_add(go.iter().map(|o| o.meta.size).sum(), Relaxed);
         tracing::info!(segment = number, carried_over = stay.len(), "a segment was removed to make room");
