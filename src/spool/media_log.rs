@@ -202,7 +202,7 @@ impl MediaStore {
         Ok(())
     }
 
-    /// Without a lock and a thread: nothing is written before [`Writer::step`].
+    /// Without a lock and a thread: nothing is written before [`Writer::run`].
     #[expect(clippy::type_complexity, reason = "what opening gives, and the writer")]
     pub(super) fn prepare(
         disk: Arc<dyn Disk>,
