@@ -3,10 +3,11 @@
 use std::{collections::VecDeque, path::Path, sync::Arc, sync::atomic::Ordering::Relaxed, time::Duration};
 
 use super::{
+    batch::Outgoing,
     disk::Disk,
     error::Error,
     journal::{Command, Entry, Group, Health, JournalSettings, Shared},
-    log::{Log, LogSettings, Outgoing},
+    log::{Log, LogSettings},
     queue::Done,
     recovery::{self, Recovered, Report},
     segment::{FIRST, LAST, Purpose},

@@ -12,42 +12,16 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     io::{self, IoSlice},
-    ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use crc32c::crc32c;
-
 use super::{
+    batch::{Outgoing, Parts, encode},
     disk::{Disk, DiskFile, write_all_at},
     error::{Error, is_full},
-    segment::{Purpose, RECORD_HEADER, RecordHeader, SEGMENT_HEADER, SegmentHeader, file_name, number_of},
+    segment::{Purpose, SEGMENT_HEADER, SegmentHeader, file_name, number_of},
 };
-use crate::host::clock;
-
-/// Payloads up to this many bytes are copied beside their headers, larger ones are written from where they lie.
-const COPY_BELOW: usize = 4 << 10;
-
-/// A record to be written.
-pub(super) struct Outgoing<'a> {
-    pub kind: u8,
-    pub flags: u8,
-    pub meta: &'a [u8],
-    pub payload: &'a [u8],
-    /// CRC32C of the payload.
-    pub payload_crc: u32,
-}
-
-impl<'a> Outgoing<'a> {
-    pub fn new(kind: u8, flags: u8, meta: &'a [u8], payload: &'a [u8]) -> Self {
-        Self { kind, flags, meta, payload, payload_crc: crc32c(payload) }
-    }
-
-    pub fn record_len(&self) -> u64 {
-        (RECORD_HEADER + self.meta.len() + self.payload.len()) as u64
-    }
-}
 
 /// Where a batch came to lie.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -286,10 +260,7 @@ impl Log {
     /// That what an older one has beyond its end does not count is only seen by newer ones, so that is cut off first.
     pub fn remove(&mut self, number: u64) -> Result<(), Error> {
         let path = self.dir.join(file_name(number));
-        while let Some((&older, &end)) = self.uncut.range(..number).next() {
-            self.try_cut(older, end)?;
-            self.uncut.remove(&older);
-        }
+        self.cut_before(number).map_err(|(_, error)| error)?;
         let removed = if self.damaged.contains(&number) {
             self.disk.rename(&path, &path.with_extension("seg.damaged"))
         } else {
@@ -329,14 +300,17 @@ impl Log {
 
     /// The first segment with something beyond its end that the disk will not cut off now: nothing newer can be removed.
     pub fn first_uncut(&mut self) -> Option<u64> {
-        while let Some((&number, &end)) = self.uncut.first_key_value() {
-            if let Err(error) = self.try_cut(number, end) {
-                tracing::warn!(%error, "the unfinished tail of a segment stays for now");
-                return Some(number);
-            }
-            self.uncut.remove(&number);
+        let (number, error) = self.cut_before(u64::MAX).err()?;
+        tracing::warn!(%error, "the unfinished tail of a segment stays for now");
+        Some(number)
+    }
+
+    fn cut_before(&mut self, number: u64) -> Result<(), (u64, Error)> {
+        while let Some((&older, &end)) = self.uncut.range(..number).next() {
+            self.try_cut(older, end).map_err(|error| (older, error))?;
+            self.uncut.remove(&older);
         }
-        None
+        Ok(())
     }
 
     /// Whether a segment has something beyond its end.
@@ -399,62 +373,4 @@ fn spare_name(number: u64) -> String {
 /// The number in a spare's file name.
 pub(super) fn spare_number(name: &str) -> Option<u64> {
     u64::from_str_radix(name.strip_suffix(".spare")?, 16).ok()
-}
-
-/// An encoded batch: headers, metas and small payloads lie in a scratch buffer, large payloads where they were.
-struct Parts {
-    pieces: Vec<Piece>,
-    offsets: Vec<u64>,
-    bytes: u64,
-}
-
-enum Piece {
-    Scratch(Range<usize>),
-    Payload(usize),
-}
-
-fn encode(batch: &[Outgoing<'_>], scratch: &mut Vec<u8>, number: u64, start: u64, first_sequence: u64) -> Parts {
-    scratch.clear();
-    let time = clock::wall();
-    let mut parts = Parts { pieces: Vec::new(), offsets: Vec::with_capacity(batch.len()), bytes: 0 };
-    let mut piece_start = 0;
-    for (i, record) in batch.iter().enumerate() {
-        let header = RecordHeader {
-            kind: record.kind,
-            flags: record.flags,
-            meta_len: record.meta.len() as u16,
-            payload_len: record.payload.len() as u32,
-            payload_crc: record.payload_crc,
-            sequence: first_sequence + i as u64,
-            synced_below: first_sequence,
-            time,
-        };
-        let offset = start + parts.bytes;
-        parts.offsets.push(offset);
-        parts.bytes += record.record_len();
-        header.encode(record.meta, number, offset, scratch);
-        if record.payload.len() <= COPY_BELOW {
-            scratch.extend_from_slice(record.payload);
-        } else {
-            parts.pieces.push(Piece::Scratch(piece_start..scratch.len()));
-            parts.pieces.push(Piece::Payload(i));
-            piece_start = scratch.len();
-        }
-    }
-    parts.pieces.push(Piece::Scratch(piece_start..scratch.len()));
-    parts
-}
-
-impl Parts {
-    fn write(&self, scratch: &[u8], batch: &[Outgoing<'_>], file: &dyn DiskFile, offset: u64) -> io::Result<()> {
-        let mut slices: Vec<IoSlice<'_>> = self
-            .pieces
-            .iter()
-            .map(|piece| match piece {
-                Piece::Scratch(range) => IoSlice::new(&scratch[range.clone()]),
-                Piece::Payload(i) => IoSlice::new(batch[*i].payload),
-            })
-            .collect();
-        write_all_at(file, &mut slices, offset)
-    }
 }

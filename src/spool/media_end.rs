@@ -29,12 +29,10 @@ pub(super) struct End {
     pub tail: Tail,
     /// What is to be written instead of it.
     pub records: Vec<Located>,
-    /// How much counts of segments with something unfinished.
-    pub kept: BTreeMap<u64, u64>,
+    /// Where segments end with something beyond that does not count; at the header, where nothing of one does.
+    pub cuts: BTreeMap<u64, u64>,
     /// The first segment with something of these.
     pub since: u64,
-    /// Segments that count for nothing.
-    pub never_begun: BTreeSet<u64>,
 }
 
 /// How much of what segments hold counts.

@@ -7,12 +7,13 @@ use std::{
 };
 
 use super::{
+    batch::Outgoing,
     chunks::Chunks,
     disk::Disk,
     error::Error,
     index::{Change, Index, Sealed},
     index_files,
-    log::{Log, LogSettings, Outgoing},
+    log::{Log, LogSettings},
     media_end::{Bounds, End, Reading, Tail, going_on, unbroken, unfinished},
     object::{At, DeliveredMark, ObjectMeta, ObjectRef},
     recovery::{Found, Report, read_segments},
@@ -186,13 +187,10 @@ impl Opening<'_> {
         let (never_begun, begun): (Vec<_>, Vec<_>) = segments.iter().partition(|s| bounds.never_began(s.number));
         // Elsewhere damage is damage, and sound records that newer segments have again were not cut off in their time.
         let begun = begun.into_iter().filter(|s| newest.contains(&s.number) || s.scanned.damage.is_empty());
-        let end = End {
-            records: reading.end(&tail, chunks)?,
-            kept: begun.filter_map(|s| unfinished(s, bounds.below(s.number))).collect(),
-            never_begun: never_begun.into_iter().map(|s| s.number).collect(),
-            since,
-            tail,
-        };
+        let kept = begun.filter_map(|s| unfinished(s, bounds.below(s.number)));
+        let cuts = kept.chain(never_begun.into_iter().map(|s| (s.number, SEGMENT_HEADER)));
+        let cuts = cuts.filter(|(number, _)| !self.aside.contains(number)).collect();
+        let end = End { records: reading.end(&tail, chunks)?, cuts, since, tail };
         let (log, unwritten) = self.finish(index, end, bounds.proven, &mut uses, &mut report)?;
         let gone = self.reconcile(index, &mut uses, &log, &unwritten)?;
         index.flush()?;
@@ -209,7 +207,7 @@ impl Opening<'_> {
         uses: &mut BTreeMap<u64, SegmentUse>,
         report: &mut Report,
     ) -> Result<(Log, Unwritten), Error> {
-        let End { tail, records, kept, since, never_begun } = end;
+        let End { tail, records, cuts, since } = end;
         let next_sequence = tail.keys().next_back().map_or(proven, |last| last + 1);
         // The next segment says of the tail's sequences that they do not count any more.
         let skipped = u32::try_from(next_sequence - proven).unwrap_or(u32::MAX);
@@ -218,7 +216,7 @@ impl Opening<'_> {
         // The last of them may be gone while the index still knows what was in it.
         log.number_above(uses.keys().next_back().copied().unwrap_or(0));
         if records.is_empty() {
-            self.cut(&mut log, kept, &never_begun);
+            cut(&mut log, &cuts);
             return Ok((log, Unwritten::nothing()));
         }
         let batch: Vec<Outgoing<'_>> = records.iter().map(outgoing).collect();
@@ -227,9 +225,7 @@ impl Opening<'_> {
             Err(error) => {
                 tracing::error!(%error, "the end of the media log cannot be written again yet");
                 // Where it was, it counts until it is.
-                let none = never_begun.iter().map(|number| (*number, SEGMENT_HEADER));
-                let cuts = kept.into_iter().chain(none).filter(|(number, _)| !self.aside.contains(number));
-                cuts.for_each(|(number, end)| log.cut_later(number, end));
+                cuts.iter().for_each(|(number, end)| log.cut_later(*number, *end));
                 return Ok((log, Unwritten { since, records }));
             }
         };
@@ -241,19 +237,8 @@ impl Opening<'_> {
             index.apply(&change(at, record, &mut chunks).into_iter().collect::<Vec<_>>(), uses)?;
         }
         index.flush()?;
-        self.cut(&mut log, kept, &never_begun);
+        cut(&mut log, &cuts);
         Ok((log, Unwritten::nothing()))
-    }
-
-    /// Cuts off what does not count. Best effort: the next start finds it again.
-    fn cut(&self, log: &mut Log, kept: BTreeMap<u64, u64>, never_begun: &BTreeSet<u64>) {
-        let none = never_begun.iter().map(|number| (*number, SEGMENT_HEADER));
-        for (number, len) in kept.into_iter().chain(none).filter(|(number, _)| !self.aside.contains(number)) {
-            match len {
-                SEGMENT_HEADER => drop(log.remove(number)),
-                len => log.cut(number, len),
-            }
-        }
     }
 
     /// Steps 3 and 4: sizes, seals, and segments that are gone.
@@ -280,6 +265,18 @@ impl Opening<'_> {
         }
         gone.retain(|objects| !objects.is_empty());
         Ok(gone)
+    }
+}
+
+/// Cuts off what does not count, and removes a segment of which nothing does: now, or before anything newer goes.
+fn cut(log: &mut Log, cuts: &BTreeMap<u64, u64>) {
+    for (&number, &end) in cuts {
+        if end != SEGMENT_HEADER {
+            log.cut(number, end);
+        } else if let Err(error) = log.remove(number) {
+            tracing::warn!(%error, "a segment of which nothing counts stays for now");
+            log.cut_later(number, end);
+        }
     }
 }
 

@@ -11,12 +11,13 @@ use tokio::sync::mpsc;
 
 use self::indexing::Indexing;
 use super::{
+    batch::Outgoing,
     chunks::Chunks,
     error::Error,
     gone::{Evicted, evicted, gaps},
     index::Change,
     journal::Health,
-    log::{Log, Outgoing, Placed},
+    log::{Log, Placed},
     media_log::MediaSettings,
     media_recovery::{DELIVERED, OBJECT, Opened, change, outgoing},
     media_shared::Shared,

@@ -3,6 +3,7 @@
 //! One chain of inequalities is the design: `indexed <= synced <= appended` and `delivered <= indexed`. The log is the
 //! truth, sled is the index; [`recovery`] says what opening does after a crash, step by step.
 
+mod batch;
 mod chunks;
 pub mod disk;
 pub mod error;

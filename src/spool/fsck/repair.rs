@@ -22,13 +22,14 @@ use super::{
 use crate::{
     media::manifest::sha256,
     spool::{
+        batch::Outgoing,
         chunks::Chunks,
         disk::{Disk, DiskFile},
         error::Error,
         index::{Change, Index},
         journal::JournalSettings,
         journal_writer::{open_log, snapshot_records},
-        log::{Log, LogSettings, Outgoing, Placed},
+        log::{Log, LogSettings, Placed},
         media_recovery::{self, DELIVERED, LOST, OBJECT, change},
         media_shared::read_object,
         object::{At, DeliveredMark, ObjectMeta, ObjectRef},

@@ -7,6 +7,7 @@ use crate::district::press::PressKind;
 
 /// Around what happens cameras send, and so long the least step in quiet times.
 const AROUND: (Duration, Duration) = (Duration::from_secs(70), Duration::from_secs(90));
+
 /// What may happen.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Happening {
