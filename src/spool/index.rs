@@ -48,7 +48,7 @@ pub(super) struct Sealed {
 
 pub(super) struct Index {
     db: Db,
-    /// Object key -> object.
+    /// Object key -> object; what is delivered is said in `by_segment`, so that this is written once.
     objects: Tree,
     /// Delivery order -> object key.
     pending: Tree,
@@ -59,7 +59,7 @@ pub(super) struct Index {
 }
 
 /// Counts up when rows change their meaning. An index of another version is built anew.
-const VERSION: &[u8] = b"3";
+const VERSION: &[u8] = b"4";
 
 fn failed(doing: &'static str) -> impl FnOnce(sled::Error) -> Error {
     move |e| Error::Index { doing, error: e.to_string() }
@@ -117,10 +117,12 @@ impl Index {
     fn store(&self, object: &ObjectRef, uses: &mut BTreeMap<u64, SegmentUse>) -> Result<(), Error> {
         let key = object.meta.key();
         let mut row = object.clone();
+        let mut known = false;
         if let Some(old) = self.get(&key)? {
             if old.at == object.at {
                 // Known already; what may be missing after a crash are the rows that follow.
                 row.delivered = old.delivered;
+                known = old == row;
             } else if (old.at.sequence, old.at.segment) > (object.at.sequence, object.at.segment) {
                 // Of two with one sequence the older was an unfinished write.
                 return Ok(());
@@ -130,8 +132,10 @@ impl Index {
                 self.leave(&old, uses)?;
             }
         }
-        let bytes = serde_json::to_vec(&row).map_err(unreadable)?;
-        self.objects.insert(&key, bytes).map_err(failed("write an object"))?;
+        if !known {
+            let bytes = serde_json::to_vec(&row).map_err(unreadable)?;
+            self.objects.insert(&key, bytes).map_err(failed("write an object"))?;
+        }
         if row.delivered {
             self.pending.remove(row.meta.pending_key()).map_err(failed("remove a row"))?;
         } else {
@@ -163,7 +167,7 @@ impl Index {
         let Some(mut row) = self.get(&key)?.filter(|row| mark.is_about(&row.meta)) else { return Ok(()) };
         if !row.delivered {
             row.delivered = true;
-            // Before the object's own row: after a crash in between, the mark is applied again.
+            // Its end last, which speaks for the object: after a crash in between, the mark is applied again.
             for at in row.places() {
                 let place = Place::of(&row, at);
                 let old = self.by_segment.insert(segment_key(at), place.encode(&key)).map_err(failed("write a row"))?;
@@ -172,15 +176,21 @@ impl Index {
                     place.count(uses, at.segment, 1);
                 }
             }
-            let bytes = serde_json::to_vec(&row).map_err(unreadable)?;
-            self.objects.insert(&key, bytes).map_err(failed("write an object"))?;
         }
         self.pending.remove(row.meta.pending_key()).map(drop).map_err(failed("remove a row"))
     }
 
     pub fn get(&self, key: &[u8]) -> Result<Option<ObjectRef>, Error> {
         let row = self.objects.get(key).map_err(failed("read an object"))?;
-        row.map(|bytes| serde_json::from_slice(&bytes).map_err(unreadable)).transpose()
+        row.map(|bytes| self.object(&bytes)).transpose()
+    }
+
+    /// An object from its row, and whether it is delivered.
+    fn object(&self, row: &[u8]) -> Result<ObjectRef, Error> {
+        let object: ObjectRef = serde_json::from_slice(row).map_err(unreadable)?;
+        let place = self.by_segment.get(segment_key(object.at)).map_err(failed("read a segment"))?;
+        let place = place.as_deref().map(Place::decode).transpose()?;
+        Ok(ObjectRef { delivered: place.is_some_and(|(place, _)| place.delivered), ..object })
     }
 
     /// The first `limit` objects to deliver, of one lane or of all.
@@ -202,7 +212,7 @@ impl Index {
         self.objects
             .scan_prefix(camera_prefix(incident, camera))
             .values()
-            .map(|row| serde_json::from_slice(&row.map_err(failed("read evidence"))?).map_err(unreadable))
+            .map(|row| self.object(&row.map_err(failed("read evidence"))?))
             .collect()
     }
 
@@ -211,7 +221,7 @@ impl Index {
         let first = buffer_prefix(camera);
         let end = [first.as_slice(), &sortable(before)].concat();
         let row = self.objects.range(first..end).next_back().transpose().map_err(failed("read a buffer"))?;
-        row.map(|(_, row)| serde_json::from_slice(&row).map_err(unreadable)).transpose()
+        row.map(|(_, row)| self.object(&row)).transpose()
     }
 
     /// Incidents with objects, the oldest first.
@@ -241,7 +251,7 @@ impl Index {
     pub fn objects(&self) -> impl Iterator<Item = Result<(Vec<u8>, ObjectRef), Error>> {
         self.objects.iter().map(|row| {
             let (key, value) = row.map_err(failed("read an object"))?;
-            Ok((key.to_vec(), serde_json::from_slice(&value).map_err(unreadable)?))
+            Ok((key.to_vec(), self.object(&value)?))
         })
     }
 

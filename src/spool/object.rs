@@ -271,7 +271,8 @@ pub(super) struct At {
 pub struct ObjectRef {
     /// What the recorder said of it.
     pub meta: ObjectMeta,
-    /// Whether headquarters has confirmed it.
+    /// Whether headquarters has confirmed it: said where it lies, see [`index`](super::index).
+    #[serde(skip)]
     pub delivered: bool,
     /// Its last chunk, or all of it.
     pub(super) at: At,
