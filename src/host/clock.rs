@@ -1,20 +1,19 @@
 //! The real clocks.
 
 use std::{
-    sync::{
-        OnceLock,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::OnceLock,
     time::{Duration, Instant},
 };
 
 use rustix::time::{ClockId, clock_gettime};
 
+use super::synchronisation;
 use crate::district::clock::{Mono, Now, Utc};
 
-/// Both clocks, now, and whether the kernel says that wall time is synchronised.
+/// Both clocks, now, and whether wall time is synchronised.
 pub fn now() -> Now {
-    Now { mono: mono(), wall: wall(), synchronised: synchronised() }
+    let mono = mono();
+    Now { mono, wall: wall(), synchronised: synchronised(mono) }
 }
 
 /// `CLOCK_BOOTTIME`: monotonic, counts suspends too.
@@ -42,29 +41,18 @@ pub fn deadline(at: Mono) -> tokio::time::Instant {
     tokio::time::Instant::now() + at.since(mono())
 }
 
-/// The monotonic clock of libraries that want the standard library's own.
-#[allow(clippy::disallowed_methods, reason = "the one place that reads clocks")]
-pub fn instant() -> Instant {
-    Instant::now()
-}
-
-/// Whether systemd-timesyncd or chrony has synchronised the clock since boot: systemd then writes a flag file. It is
-/// looked for at most once a second.
-fn synchronised() -> bool {
+fn synchronised(now: Mono) -> bool {
     #[cfg(test)]
     if let Some(clock) = simulated::get() {
         return clock.synchronised;
     }
-    const NEVER_AGAIN: u64 = u64::MAX;
-    /// Seconds since boot when the file is looked for next.
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    let (now, next) = (mono().since_boot().as_secs(), NEXT.load(Relaxed));
-    if next == NEVER_AGAIN || now < next {
-        return next == NEVER_AGAIN;
-    }
-    let seen = std::path::Path::new("/run/systemd/timesync/synchronized").exists();
-    NEXT.store(if seen { NEVER_AGAIN } else { now + 1 }, Relaxed);
-    seen
+    synchronisation::known(now)
+}
+
+/// The monotonic clock of libraries that want the standard library's own.
+#[allow(clippy::disallowed_methods, reason = "the one place that reads clocks")]
+pub fn instant() -> Instant {
+    Instant::now()
 }
 
 /// The kernel's boot id, which names the boot that [`Mono`] counts from.

@@ -5,4 +5,5 @@ pub mod bulkhead;
 pub mod clock;
 pub mod doors;
 pub mod scope;
+mod synchronisation;
 pub mod thread;
