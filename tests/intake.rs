@@ -16,7 +16,7 @@ use chowki::{
     district::{
         button::ButtonStatus,
         ids::{ButtonId, IncidentId},
-        inventory::{Button, ButtonCredential, Inventory, Voice},
+        inventory::{Button, ButtonCredential, Inventory, RecordPolicy, Voice},
         place::Place,
         press::{PressKind, Progress, StateMessage},
         secret::Secret,
@@ -47,6 +47,7 @@ fn button(id: &str, credential: ButtonCredential) -> Button {
         voice: Voice::None,
         volume: 1.0,
         half_duplex: false,
+        record: RecordPolicy::default(),
     }
 }
 

@@ -73,13 +73,14 @@ fn assert_plays(objects: &Path, camera: &str) {
 fn what_cameras_sent_around_an_outage_is_at_headquarters_without_a_hole_and_a_press_meanwhile_goes_first() {
     let dir = tempfile::tempdir().unwrap();
     let broker = mosquitto(quiet_port(), dir.path(), "");
-    let (port, rig) = (broker.port, cameras(quiet_port(), 2));
+    let (port, rig) = (broker.port, cameras(quiet_port(), 3));
     let hq = Headquarters::subscribe(port);
     let url = |n: u32| format!("rtsp://127.0.0.1:{}/cam{n}", rig.port);
-    let site = Site::new().headquarters(port).window(2, 3).buttons(1);
+    let unit = format!("[button.unit]\nurl = \"{}\"\n", url(2));
+    let site = Site::new().headquarters(port).window(2, 3).button("b2", &unit).buttons(1);
     let site = site.camera("kept", 10, &url(0)).camera("evidence-only", 20, &url(1)).with("record = \"incident\"\n");
     let gateway = site.start();
-    gateway.cameras_live(2, 3 * SECOND);
+    gateway.cameras_live(3, 3 * SECOND);
     let began = Utc::from_micros(now_us());
     let backhaul = |state: &str| {
         eventually(LONG, state, || (gateway.get("/v1/status").json()["backhaul"] == state).then_some(()));
@@ -102,18 +103,23 @@ fn what_cameras_sent_around_an_outage_is_at_headquarters_without_a_hole_and_a_pr
 
     // From before it broke until half a minute after it works again, in one piece. (It is said a second or two late.)
     let wanted = Utc::from_micros(works + 26_000_000);
-    let held = eventually(Duration::from_secs(120), "the outage's recording", || {
-        let held = intervals(&site.objects(), "kept");
-        held.last().is_some_and(|last| last.1 >= wanted).then_some(held)
-    });
-    assert_eq!(held.len(), 1, "{held:?}");
-    assert!(held[0].0 <= Utc::from_micros(broke).before(3 * SECOND), "{held:?} began at {began}");
+    let kept = ["kept", "unit-b2"];
+    for camera in kept {
+        let held = eventually(Duration::from_secs(120), "the outage's recording", || {
+            let held = intervals(&site.objects(), camera);
+            held.last().is_some_and(|last| last.1 >= wanted).then_some(held)
+        });
+        assert_eq!(held.len(), 1, "{camera}: {held:?}");
+        assert!(held[0].0 <= Utc::from_micros(broke).before(3 * SECOND), "{camera}: {held:?} began at {began}");
+    }
     eventually(LONG, "headquarters has confirmed all", || {
         (gateway.get("/v1/status").json()["pending_objects"] == 0).then_some(())
     });
-    let gaps: Vec<_> = coverage(&site.objects(), "kept").iter().map(|day| day["gaps"].clone()).collect();
-    assert!(gaps.iter().all(|g| g.as_array().unwrap().is_empty()), "{gaps:?}");
-    assert_plays(&site.objects(), "kept");
+    for camera in kept {
+        let gaps: Vec<_> = coverage(&site.objects(), camera).iter().map(|day| day["gaps"].clone()).collect();
+        assert!(gaps.iter().all(|g| g.as_array().unwrap().is_empty()), "{camera}: {gaps:?}");
+        assert_plays(&site.objects(), camera);
+    }
     assert!(days(&site.objects(), "evidence-only").is_empty());
 }
 

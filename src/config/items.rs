@@ -10,7 +10,7 @@ use super::{
 };
 use crate::district::{
     ids::{ButtonId, CameraId, MAX_ID, OPERATOR, UNIT_PREFIX},
-    inventory::{Button, ButtonCredential, Camera, Source, View, Voice},
+    inventory::{Button, ButtonCredential, Camera, RecordPolicy, Source, View, Voice},
     place::{Bearing, Bounds, Place},
 };
 
@@ -67,6 +67,7 @@ pub(super) fn button(reader: &mut Reader<'_>, keys: &keys::Button, around: &Arou
         credential: credential?,
         silent_after: keys.silent_after.as_ref()?.value,
         unit,
+        record: extras.and_then(|unit| unit.record.as_ref()).map_or_else(RecordPolicy::default, |record| record.value),
         voice,
         volume: extras.and_then(|unit| unit.volume.as_ref()).map_or(1.0, |volume| volume.value),
         half_duplex: extras.and_then(|unit| unit.half_duplex.as_ref()).is_some_and(|half| half.value),

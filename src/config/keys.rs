@@ -298,6 +298,9 @@ sections! {
         Optional password_file: SecretFile = "units.password";
         /// How RTP travels: tcp within the RTSP connection, udp beside it.
         Default transport: Choice<Transport> = "tcp";
+        /// What the spool keeps of its camera beside evidence: nothing, what is sent around an outage of the backhaul, or
+        /// everything.
+        Default record: Choice<RecordPolicy> = "outage";
         /// Its speaker: onvif for the backchannel of its RTSP stream, or rtp://host:port?codec=pcmu.
         Optional talkback: Speaker = "onvif";
         /// How loud its speaker is: 1 plays what was said as it was.

@@ -33,6 +33,8 @@ pub struct Button {
     pub silent_after: Duration,
     /// The unit's own camera, when it has one that is read by RTSP: its id is [`CameraId::of_unit`].
     pub unit: Option<Source>,
+    /// What is kept of that camera beside evidence.
+    pub record: RecordPolicy,
     /// How an operator speaks there.
     pub voice: Voice,
     /// How loud that is: 1.0 as it was said.
@@ -160,6 +162,17 @@ pub struct Camera {
     pub record: RecordPolicy,
 }
 
+/// A camera that is read by RTSP, of a unit or on a mast.
+#[derive(Debug, Clone)]
+pub struct Stream<'a> {
+    /// Its id.
+    pub id: CameraId,
+    /// How to read it.
+    pub source: &'a Source,
+    /// What is kept of it beside evidence.
+    pub record: RecordPolicy,
+}
+
 /// Everything that stands in the district.
 #[derive(Debug, Default)]
 pub struct Inventory {
@@ -194,6 +207,15 @@ impl Inventory {
     /// All cameras, in the order of the config; units are not among them.
     pub fn cameras(&self) -> &[Arc<Camera>] {
         &self.cameras
+    }
+    /// All cameras that are read, units' first: the person who presses stands before one.
+    pub fn streams(&self) -> impl Iterator<Item = Stream<'_>> {
+        let units = self
+            .buttons
+            .iter()
+            .filter_map(|b| Some(Stream { id: CameraId::of_unit(&b.id), source: b.unit.as_ref()?, record: b.record }));
+        let masts = self.cameras.iter().map(|c| Stream { id: c.id.clone(), source: &c.source, record: c.record });
+        units.chain(masts)
     }
     /// The button of that id.
     pub fn button(&self, id: &ButtonId) -> Option<&Arc<Button>> {

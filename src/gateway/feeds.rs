@@ -18,7 +18,7 @@ use crate::{
         camera::{CameraReport, CameraState},
         clock::Mono,
         ids::{ButtonId, CameraId},
-        inventory::{Button, Inventory, RecordPolicy, Source, Transport},
+        inventory::{Button, Inventory, RecordPolicy, Stream, Transport},
     },
     host::{
         scope::Scope,
@@ -69,13 +69,11 @@ impl Feeds {
         let inside = thread.as_ref().map(Thread::enter);
         let mut rings = HashMap::new();
         let mut handles = Vec::new();
-        for (id, source) in sources(inventory) {
-            let camera = inventory.cameras().iter().find(|c| c.id == id);
-            let kept = camera.is_some_and(|c| c.record == RecordPolicy::Outage);
-            let span = if kept { before.max(outage) + MARGIN } else { limits.span };
+        for Stream { id, source, record } in inventory.streams() {
+            let span = if record == RecordPolicy::Outage { before.max(outage) + MARGIN } else { limits.span };
             let ring = Ring::new(Limits { span, ..limits });
             rings.insert(id.clone(), ring.clone());
-            handles.push(camera::start(id, source, ring, reports.clone(), settings.clone(), scope));
+            handles.push(camera::start(id, source.clone(), ring, reports.clone(), settings.clone(), scope));
         }
         drop(inside);
         let mut screens = HashMap::new();
@@ -88,7 +86,7 @@ impl Feeds {
         let voices = inventory.buttons().iter().map(voice).collect();
         let thread = thread.map(Arc::new);
         Self {
-            lighter: LighterStreams::new(sources(inventory), thread.clone(), scope),
+            lighter: LighterStreams::new(inventory, thread.clone(), scope),
             sounds: Some(Sounds::new(thread.clone(), scope.clone())),
             rings: Arc::new(rings),
             handles: Arc::new(handles),
@@ -171,7 +169,7 @@ fn may_be_aac(ring: &Ring) -> bool {
 const UDP_BUFFER: u64 = 1 << 20;
 
 fn warn_of_small_buffers(inventory: &Inventory) {
-    let by_udp = sources(inventory).filter(|(_, s)| s.transport == Transport::Udp).count();
+    let by_udp = inventory.streams().filter(|s| s.source.transport == Transport::Udp).count();
     let said = std::fs::read_to_string("/proc/sys/net/core/rmem_default");
     let Some(bytes) = said.ok().and_then(|b| b.trim().parse::<u64>().ok()) else { return };
     if by_udp > 0 && bytes < UDP_BUFFER {
@@ -180,11 +178,4 @@ fn warn_of_small_buffers(inventory: &Inventory) {
             bytes, "cameras by UDP will lose packets: sysctl -w net.core.rmem_default=4194304, or use TCP"
         );
     }
-}
-
-/// Units first: the person who presses stands before one.
-fn sources(inventory: &Inventory) -> impl Iterator<Item = (CameraId, Source)> {
-    let unit = |b: &Arc<Button>| Some((CameraId::of_unit(&b.id), b.unit.clone()?));
-    let mast = |c: &Arc<crate::district::inventory::Camera>| (c.id.clone(), c.source.clone());
-    inventory.buttons().iter().filter_map(unit).chain(inventory.cameras().iter().map(mast))
 }

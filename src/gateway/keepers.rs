@@ -21,7 +21,7 @@ use crate::{
         clock::{Mono, Utc},
         evidence::{Gap, GapReason},
         ids::CameraId,
-        inventory::{Inventory, RecordPolicy},
+        inventory::{Inventory, RecordPolicy, Stream},
     },
     host::{clock, scope::Scope},
     media::{
@@ -86,14 +86,12 @@ impl Keepers {
     ) -> Self {
         let begun = clock::mono();
         let (outage, followed) = watch::channel(if alone { Outage::never() } else { Outage::new(begun) });
-        for camera in inventory.cameras() {
-            let Some(ring) = feeds.ring(&camera.id).filter(|_| camera.record != RecordPolicy::Incident) else {
-                continue;
-            };
+        for Stream { id, record, .. } in inventory.streams().filter(|s| s.record != RecordPolicy::Incident) {
+            let Some(ring) = feeds.ring(&id) else { continue };
             let keeper = Keeper {
-                camera: camera.id.clone(),
                 ring: ring.clone(),
-                always: camera.record == RecordPolicy::Always,
+                camera: id,
+                always: record == RecordPolicy::Always,
                 outage: followed.clone(),
                 feeds: feeds.clone(),
                 store: store.clone(),

@@ -12,7 +12,10 @@ use tracing::{debug, info};
 use crate::{
     call::Lighter,
     camera,
-    district::{ids::CameraId, inventory::Source},
+    district::{
+        ids::CameraId,
+        inventory::{Inventory, Source, Stream},
+    },
     host::{scope::Scope, thread::Thread},
     media::ring::{Limits, Ring},
 };
@@ -43,16 +46,12 @@ struct Shared {
 
 impl LighterStreams {
     /// Those of these cameras that have one; none is read yet. `thread` is what sessions to cameras run on.
-    pub fn new(
-        cameras: impl IntoIterator<Item = (CameraId, Source)>,
-        thread: Option<Arc<Thread>>,
-        scope: &Scope,
-    ) -> Self {
-        let light = |(id, source): (CameraId, Source)| {
+    pub fn new(inventory: &Inventory, thread: Option<Arc<Thread>>, scope: &Scope) -> Self {
+        let light = |Stream { id, source, .. }: Stream<'_>| {
             let url = source.sub_url.clone()?;
-            Some((id, Source { url, sub_url: None, ..source }))
+            Some((id, Source { url, sub_url: None, ..source.clone() }))
         };
-        let sources = cameras.into_iter().filter_map(light).collect();
+        let sources = inventory.streams().filter_map(light).collect();
         Self(Arc::new(Shared { sources, rings: Mutex::default(), scope: Some(scope.clone()), thread }))
     }
 

@@ -37,6 +37,7 @@ pub fn inventory(buttons: usize, cameras: usize) -> Inventory {
         voice: Voice::Backchannel,
         volume: 1.0,
         half_duplex: false,
+        record: RecordPolicy::default(),
     };
     let camera = |i: usize| Camera {
         id: format!("c{i}").parse().unwrap(),

@@ -61,6 +61,7 @@ pub fn inventory() -> Inventory {
         credential: ButtonCredential::Password(Secret::new("x")),
         silent_after: Duration::from_secs(3_600),
         unit: None,
+        record: RecordPolicy::default(),
         voice: Voice::Backchannel,
         volume: 1.0,
         half_duplex: false,
