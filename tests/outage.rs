@@ -76,7 +76,8 @@ fn what_cameras_sent_around_an_outage_is_at_headquarters_without_a_hole_and_a_pr
     let (port, rig) = (broker.port, cameras(quiet_port(), 3));
     let hq = Headquarters::subscribe(port);
     let url = |n: u32| format!("rtsp://127.0.0.1:{}/cam{n}", rig.port);
-    let unit = format!("[button.unit]\nurl = \"{}\"\n", url(2));
+    let login = "username = \"admin\"\npassword_file = \"cameras.password\"\n";
+    let unit = format!("[button.unit]\nurl = \"{}\"\n{login}", url(2));
     let site = Site::new().headquarters(port).window(2, 3).button("b2", &unit).buttons(1);
     let site = site.camera("kept", 10, &url(0)).camera("evidence-only", 20, &url(1)).with("record = \"incident\"\n");
     let gateway = site.start();
