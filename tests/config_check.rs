@@ -292,6 +292,13 @@ fn rules_between_keys_are_told_where_they_break() {
             Code::Conflict,
             "not both",
         ),
+        (
+            format!(
+                "{button}password_file = \"p\"\n[button.unit]\nscreen = true\ntoken_file = \"t\"\nrecord = \"always\"\n"
+            ),
+            Code::NoEffect,
+            "without url",
+        ),
         (format!("{}password_file = \"p\"\n", button.replace("\"b\"", &format!("\"{long}\""))), Code::BadValue, "59"),
         (format!("{hq}username = \"u\"\n"), Code::Missing, "password_file"),
         (format!("{s3}[headquarters.s3]\naccess_key_id = \"a\"\n"), Code::Missing, "secret_key_file"),
@@ -517,7 +524,22 @@ fn disk_and_memory_that_do_not_suffice_are_warnings() {
     let all = faults(&format!("{HEAD}{cameras}"), &host);
     assert_eq!(all.iter().map(|f| f.code).collect::<Vec<_>>(), [Code::Disk, Code::Memory], "{all:?}");
     assert!(all.iter().all(|f| f.severity == Severity::Warning));
-    assert!(said(&all[1]).contains("12s"), "{all:?}");
+    assert!(said(&all[1]).contains("12s") && said(&all[1]).contains("record = \"incident\""), "{all:?}");
+
+    // What cameras are kept for decides how far their rings reach: 50 s for outages, 30 s for evidence.
+    let told = |record: &str, ring: &str, memory: u64| {
+        let cameras = cameras.replace("/a\"\n", &format!("/a\"\nrecord = \"{record}\"\n"));
+        let host = Fake { disk: Some(1 << 40), memory: Some(memory), ..Fake::default() };
+        let all = faults(&format!("{HEAD}{cameras}[media]\nring_bytes = \"{ring}\"\n"), &host);
+        all.iter().map(said).collect::<Vec<_>>().join("\n")
+    };
+    assert_eq!(told("outage", "64MiB", 5 << 30), "");
+    assert_eq!(told("incident", "64MiB", 3 << 30), "");
+    let all = told("outage", "64MiB", 3 << 30);
+    assert!(all.contains("50s of 100 kept for outages are about 2.3GiB"), "{all}");
+    let all = told("outage", "16MiB", 5 << 30);
+    assert!(all.contains("what is kept of an outage would begin later") && all.contains("32MiB"), "{all}");
+    assert_eq!(told("always", "16MiB", 5 << 30), "");
 }
 
 #[test]

@@ -5,28 +5,22 @@ use std::{collections::HashMap, net::SocketAddr};
 use super::{
     certificate,
     fault::{At, Code},
-    ground, keys,
+    ground, keys, memory,
     reader::{Opened, Read, Reader},
     settings::{
         Api, ApiClient, ApiTls, Broker, BrokerClient, BrokerTls, Call, Data, District, Evidence, Headquarters,
         IceServer, Media, Objects, S3, Supervision, WebRtc, WebRtcTcp,
     },
-    units::{show_duration, show_size},
+    units::show_size,
 };
 use crate::{
     district::{
-        inventory::Login,
+        inventory::{Login, RecordPolicy},
         place::{Bounds, Place},
         secret::Secret,
     },
     media::wav,
 };
-
-/// What a camera sends in a second when nothing is known of it: 4 Mbit/s, as 1080p at 30 frames usually is.
-const USUAL_BYTES_PER_SECOND: u64 = 500_000;
-
-/// The share of memory that rings may take without a warning.
-const RING_SHARE: f64 = 0.6;
 
 pub(super) fn district(keys: &keys::District) -> Option<District> {
     let id = keys.id.as_ref()?.value.clone();
@@ -311,34 +305,11 @@ pub(super) fn evidence(
     reader: &mut Reader<'_>,
     keys: &keys::Evidence,
     media: &keys::Media,
-    cameras: usize,
+    cameras: &[RecordPolicy],
 ) -> Option<Evidence> {
-    let (before, ring) = (keys.before.as_ref()?, media.ring_bytes.as_ref());
-    let ahead = before.value.as_secs().saturating_mul(USUAL_BYTES_PER_SECOND);
-    if let Some(ring) = ring
-        && ahead > ring.value
-    {
-        let what = format!(
-            "{} of 4 Mbit/s are {}, and a ring holds {}: evidence would begin later",
-            show_duration(before.value),
-            show_size(ahead),
-            show_size(ring.value)
-        );
-        let mib = ahead.div_ceil(1 << 20).next_multiple_of(16);
-        reader.warning(Code::Memory, &before.at, what).write(format!("ring_bytes = \"{mib}MiB\" under [media]"));
-    }
-    let rings = ahead.min(ring.map_or(u64::MAX, |r| r.value)).saturating_mul(cameras as u64);
-    if let Some(memory) = reader.host().memory()
-        && rings as f64 > memory as f64 * RING_SHARE
-    {
-        let what = format!(
-            "{} of {cameras} cameras at 4 Mbit/s are about {}, and this machine has {}",
-            show_duration(before.value),
-            show_size(rings),
-            show_size(memory)
-        );
-        let fits = memory as f64 * RING_SHARE / cameras.max(1) as f64 / USUAL_BYTES_PER_SECOND as f64;
-        reader.warning(Code::Memory, &before.at, what).write(format!("before = \"{}s\", or more memory", fits as u64));
+    let before = keys.before.as_ref()?;
+    if let Some(ring) = &media.ring_bytes {
+        memory::check(reader, before, ring, cameras);
     }
     Some(Evidence {
         before: before.value,

@@ -90,6 +90,9 @@ fn unit_of(reader: &mut Reader<'_>, keys: &keys::Unit) -> Option<(Option<Source>
     if let Some(sub_url) = keys.sub_url.as_ref().filter(|_| keys.url.is_none()) {
         reader.warning(Code::NoEffect, &sub_url.at, "sub_url has no effect without url");
     }
+    if let Some(record) = keys.record.as_ref().filter(|record| record.at.span != keys.here.span && keys.url.is_none()) {
+        reader.warning(Code::NoEffect, &record.at, "record has no effect without url");
+    }
     match (screen.value, &keys.token_file) {
         (true, None) if !reader.has_fault_at(&format!("{}.token_file", keys.here.key)) => {
             reader

@@ -17,6 +17,7 @@ mod links;
 mod listeners;
 mod machine;
 mod mask;
+mod memory;
 mod node;
 mod parse;
 mod reader;

@@ -123,9 +123,11 @@ fn assemble_all(reader: &mut Reader<'_>, root: &keys::Root) -> Option<(Config, I
         topic::check_use(reader, broker, &ids);
     }
 
-    let units = button_keys.iter().filter_map(|b| b.unit.as_ref()).filter(|u| u.value.url.is_some()).count();
+    let units = button_keys.iter().filter_map(|b| b.unit.as_ref()).filter(|u| u.value.url.is_some());
+    let records = units.map(|u| &u.value.record).chain(camera_keys.iter().map(|c| &c.record));
+    let records: Vec<_> = records.map(|record| record.as_ref().map_or_else(Default::default, |r| r.value)).collect();
     let evidence = match (evidence_keys, media_keys) {
-        (Some(keys), Some(media)) => assemble::evidence(reader, keys, media, camera_keys.len() + units),
+        (Some(keys), Some(media)) => assemble::evidence(reader, keys, media, &records),
         _ => None,
     };
     let supervision = root.supervision.as_ref().and_then(|s| assemble::supervision(&s.value));

@@ -145,6 +145,23 @@ pub enum RecordPolicy {
     Always,
 }
 
+impl RecordPolicy {
+    /// How long before the backhaul last worked, and after it works again, a camera is kept for an outage.
+    pub const AROUND: Duration = Duration::from_secs(30);
+
+    /// How long it may take until an outage is found out: what must still be in memory then, beside [`Self::AROUND`]. An
+    /// idle line is asked every 5 s, given up 10 s later.
+    pub const FOUND_OUT: Duration = Duration::from_secs(20);
+
+    /// How far a camera's memory reaches back, where evidence begins so long `before` a press.
+    pub fn reach(self, before: Duration) -> Duration {
+        match self {
+            Self::Incident | Self::Always => before,
+            Self::Outage => before.max(Self::AROUND + Self::FOUND_OUT),
+        }
+    }
+}
+
 /// A camera on a mast or wall.
 #[derive(Debug, Clone)]
 pub struct Camera {

@@ -18,7 +18,7 @@ use crate::{
         camera::{CameraReport, CameraState},
         clock::Mono,
         ids::{ButtonId, CameraId},
-        inventory::{Button, Inventory, RecordPolicy, Stream, Transport},
+        inventory::{Button, Inventory, Stream, Transport},
     },
     host::{
         scope::Scope,
@@ -53,11 +53,11 @@ pub struct Feeds {
 }
 
 impl Feeds {
-    /// Starts a session to every camera and unit. Memory reaches back `before`, and `outage` of cameras that are kept for
+    /// Starts a session to every camera and unit. Memory reaches back `before`, and further of cameras that are kept for
     /// outages of the backhaul.
     pub fn start(
         inventory: &Inventory,
-        (before, outage): (Duration, Duration),
+        before: Duration,
         ring_bytes: usize,
         reports: &mpsc::Sender<CameraReport>,
         scope: &Scope,
@@ -70,8 +70,7 @@ impl Feeds {
         let mut rings = HashMap::new();
         let mut handles = Vec::new();
         for Stream { id, source, record } in inventory.streams() {
-            let span = if record == RecordPolicy::Outage { before.max(outage) + MARGIN } else { limits.span };
-            let ring = Ring::new(Limits { span, ..limits });
+            let ring = Ring::new(Limits { span: record.reach(before) + MARGIN, ..limits });
             rings.insert(id.clone(), ring.clone());
             handles.push(camera::start(id, source.clone(), ring, reports.clone(), settings.clone(), scope));
         }

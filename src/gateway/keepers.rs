@@ -283,7 +283,6 @@ mod tests {
             ring::Limits,
         },
         spool::{MediaLane, MediaSettings},
-        uplink::outage::AROUND,
     };
 
     const FRAME: Duration = Duration::from_millis(40);
@@ -325,7 +324,7 @@ mod tests {
             bell: Bell::default(),
             watched: Watched::default(),
             scope: scope.clone(),
-            begun: clock::mono().before(AROUND * 2),
+            begun: clock::mono().before(RecordPolicy::AROUND * 2),
         };
         scope.spawn("keeper", keeper.run());
         Rig { ring, outage, store, format: Arc::new(format), pushed: 0, _dir: dir }
@@ -371,10 +370,10 @@ mod tests {
         /// An outage of which is kept what came in the 3 s before it, and in half a second after it.
         async fn outage(&mut self) {
             let now = clock::mono();
-            let worked = now + (AROUND - Duration::from_secs(3));
+            let worked = now + (RecordPolicy::AROUND - Duration::from_secs(3));
             self.outage.send_modify(|outage| outage.backhaul(now, Backhaul::Down, Some(worked)));
             self.film(Duration::from_millis(1_500)).await;
-            let worked = clock::mono().before(AROUND - Duration::from_millis(500));
+            let worked = clock::mono().before(RecordPolicy::AROUND - Duration::from_millis(500));
             self.outage.send_modify(|outage| outage.backhaul(worked, Backhaul::Up, Some(worked)));
             self.film(Duration::from_millis(2_500)).await;
         }

@@ -52,7 +52,7 @@ use crate::{
     incident::engine::Engine,
     intake::{self},
     spool::{self, Evicted, Journal, MediaStore},
-    uplink::{self, events, outage},
+    uplink::{self, events},
 };
 
 use self::{
@@ -159,8 +159,7 @@ impl Gateway {
             late.follow(media.clone(), work.clone(), scope);
         }
 
-        // Before an outage is found out it may have lasted a while.
-        let before = (config.evidence.before, outage::AROUND + outage::FOUND_OUT);
+        let before = config.evidence.before;
         let ring_bytes = usize::try_from(config.media.ring_bytes).unwrap_or(usize::MAX);
         let feeds = Feeds::start(&inventory, before, ring_bytes, &camera_reports, &scopes.cameras);
         let bell = Bell::default();

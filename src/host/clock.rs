@@ -10,10 +10,11 @@ use rustix::time::{ClockId, clock_gettime};
 use super::synchronisation;
 use crate::district::clock::{Mono, Now, Utc};
 
-/// Both clocks, now, and whether wall time is synchronised.
+/// Both clocks, now, and whether wall time is synchronised: asked first, since the clock may be set in between.
 pub fn now() -> Now {
     let mono = mono();
-    Now { mono, wall: wall(), synchronised: synchronised(mono) }
+    let synchronised = synchronised(mono);
+    Now { mono, wall: wall(), synchronised }
 }
 
 /// `CLOCK_BOOTTIME`: monotonic, counts suspends too.

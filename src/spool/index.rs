@@ -141,12 +141,18 @@ impl Index {
         } else {
             self.pending.insert(row.meta.pending_key(), key.as_slice()).map_err(failed("write a row"))?;
         }
-        for at in row.places() {
-            let place = Place::of(&row, at);
-            let known = self.by_segment.insert(segment_key(at), place.encode(&key)).map_err(failed("write a row"))?;
-            if known.is_none() {
-                place.count(uses, at.segment, 1);
+        self.place(&row, &key, uses)
+    }
+
+    /// Says where an object lies and whether it is delivered: its end last, which speaks for the object.
+    fn place(&self, object: &ObjectRef, key: &[u8], uses: &mut BTreeMap<u64, SegmentUse>) -> Result<(), Error> {
+        for at in object.places() {
+            let place = Place::of(object, at);
+            let before = self.by_segment.insert(segment_key(at), place.encode(key)).map_err(failed("write a row"))?;
+            if let Some((before, _)) = before.as_deref().map(Place::decode).transpose()? {
+                before.count(uses, at.segment, -1);
             }
+            place.count(uses, at.segment, 1);
         }
         Ok(())
     }
@@ -167,15 +173,7 @@ impl Index {
         let Some(mut row) = self.get(&key)?.filter(|row| mark.is_about(&row.meta)) else { return Ok(()) };
         if !row.delivered {
             row.delivered = true;
-            // Its end last, which speaks for the object: after a crash in between, the mark is applied again.
-            for at in row.places() {
-                let place = Place::of(&row, at);
-                let old = self.by_segment.insert(segment_key(at), place.encode(&key)).map_err(failed("write a row"))?;
-                if let Some((old, _)) = old.as_deref().map(Place::decode).transpose()? {
-                    old.count(uses, at.segment, -1);
-                    place.count(uses, at.segment, 1);
-                }
-            }
+            self.place(&row, &key, uses)?;
         }
         self.pending.remove(row.meta.pending_key()).map(drop).map_err(failed("remove a row"))
     }
@@ -190,7 +188,8 @@ impl Index {
         let object: ObjectRef = serde_json::from_slice(row).map_err(unreadable)?;
         let place = self.by_segment.get(segment_key(object.at)).map_err(failed("read a segment"))?;
         let place = place.as_deref().map(Place::decode).transpose()?;
-        Ok(ObjectRef { delivered: place.is_some_and(|(place, _)| place.delivered), ..object })
+        let delivered = place.is_some_and(|(place, key)| place.delivered && key == object.meta.key());
+        Ok(ObjectRef { delivered, ..object })
     }
 
     /// The first `limit` objects to deliver, of one lane or of all.
@@ -297,13 +296,22 @@ impl Index {
         self.sealed.insert(segment.to_be_bytes(), bytes).map(drop).map_err(failed("seal a segment"))
     }
 
-    /// Segments known as complete.
-    pub fn sealed(&self) -> Result<BTreeMap<u64, Sealed>, Error> {
-        let rows = self.sealed.iter().map(|row| {
-            let (key, value) = row.map_err(failed("read sealed segments"))?;
-            Ok((number(&key)?, serde_json::from_slice(&value).map_err(unreadable)?))
-        });
-        rows.collect()
+    /// Segments that it knows as complete, of those that are there with so many bytes, given what it holds of each.
+    pub fn complete(
+        &self,
+        there: &BTreeMap<u64, u64>,
+        uses: &BTreeMap<u64, SegmentUse>,
+    ) -> Result<BTreeSet<u64>, Error> {
+        let mut complete = BTreeSet::new();
+        for (&number, &bytes) in there {
+            let row = self.sealed.get(number.to_be_bytes()).map_err(failed("read sealed segments"))?;
+            let sealed: Option<Sealed> = row.map(|row| serde_json::from_slice(&row).map_err(unreadable)).transpose()?;
+            let objects = uses.get(&number).map_or(0, |held| held.objects);
+            if sealed == Some(Sealed { bytes, objects }) {
+                complete.insert(number);
+            }
+        }
+        Ok(complete)
     }
 
     /// What each segment holds, by the index; sizes of files are not known here. Objects themselves are not read for it.
@@ -325,7 +333,7 @@ impl Index {
             if !seen.insert(key.to_vec()) {
                 continue;
             }
-            match self.get(key)? {
+            match self.get(key)?.filter(|object| object.places().any(|at| at.segment == segment)) {
                 Some(object) => found.push(object),
                 // It was being forgotten when the process died.
                 None => drop(self.by_segment.remove(&at).map_err(failed("remove a row"))?),
@@ -438,25 +446,56 @@ mod tests {
     use super::*;
     use crate::spool::object::{Buffer, Missing, ObjectMeta};
 
+    fn word(n: i64) -> ObjectMeta {
+        let (from, to) = (Utc::from_micros(n), Utc::from_micros(n + 1_000_000));
+        let missing = Missing { reason: crate::district::evidence::GapReason::Evicted, bytes: 0 };
+        ObjectMeta::missing("c1".parse().unwrap(), Buffer::Outage, (from, to), missing)
+    }
+
+    /// Without segments of which nothing is left.
+    fn held(uses: BTreeMap<u64, SegmentUse>) -> BTreeMap<u64, SegmentUse> {
+        uses.into_iter().filter(|(_, held)| held.objects > 0).collect()
+    }
+
     #[test]
-    fn an_object_half_marked_is_whole_where_its_mark_is_applied_again() {
+    fn an_object_half_marked_is_whole_where_its_mark_is_applied_again_and_is_counted_once() {
         let dir = tempfile::tempdir().unwrap();
         let index = Index::open(&dir.path().join("index")).unwrap();
-        let (from, to) = (Utc::from_micros(0), Utc::from_micros(1_000_000));
-        let missing = Missing { reason: crate::district::evidence::GapReason::Evicted, bytes: 0 };
-        let meta = ObjectMeta::missing("c1".parse().unwrap(), Buffer::Outage, (from, to), missing);
-        let object = ObjectRef::whole(meta, At { segment: 1, offset: 40, sequence: 1 });
-        let mut uses = BTreeMap::new();
-        index.apply(&[Change::Stored(object.clone())], &mut uses).unwrap();
+        let at = |segment, offset, sequence| At { segment, offset, sequence };
+        // One in two chunks, and beside each of them another that waits.
+        let object = ObjectRef { before: vec![at(1, 40, 1)], ..ObjectRef::whole(word(0), at(2, 40, 3)) };
+        let others = [(1, at(1, 80, 2)), (2, at(2, 80, 4))].map(|(n, at)| ObjectRef::whole(word(n), at));
+        let stored = [&object, &others[0], &others[1]].map(|o| Change::Stored(o.clone()));
+        index.apply(&stored, &mut BTreeMap::new()).unwrap();
         assert!(index.is_whole(&object, false).unwrap());
         // A process that dies in the middle of a mark has written the first of its rows.
-        let delivered = Place { delivered: true, ..Place::of(&object, object.at) };
-        index.by_segment.insert(segment_key(object.at), delivered.encode(&object.meta.key())).unwrap();
+        let delivered = Place { delivered: true, ..Place::of(&object, object.before[0]) };
+        index.by_segment.insert(segment_key(object.before[0]), delivered.encode(&object.meta.key())).unwrap();
+        assert!(!index.get(&object.meta.key()).unwrap().unwrap().delivered);
         assert!(!index.is_whole(&object, false).unwrap() && index.is_whole(&object, true).unwrap());
         let mut uses = index.uses().unwrap();
-        let mark = DeliveredMark::of(&object.meta);
-        index.apply(&[Change::Delivered(mark)], &mut uses).unwrap();
+        let [first, ..] = stored;
+        index.apply(&[first, Change::Delivered(DeliveredMark::of(&object.meta))], &mut uses).unwrap();
         assert!(index.get(&object.meta.key()).unwrap().unwrap().delivered);
         assert_eq!(uses, index.uses().unwrap());
+        assert_eq!((uses[&1].undelivered, uses[&2].undelivered), (1, 1));
+    }
+
+    #[test]
+    fn an_object_that_moves_leaves_nothing_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = Index::open(&dir.path().join("index")).unwrap();
+        let mut uses = BTreeMap::new();
+        let place = |segment, sequence| ObjectRef::whole(word(0), At { segment, offset: 40, sequence });
+        let mark = Change::Delivered(DeliveredMark::of(&word(0)));
+        index.apply(&[Change::Stored(place(1, 1)), mark, Change::Stored(place(2, 2))], &mut uses).unwrap();
+        assert!(index.get(&word(0).key()).unwrap().unwrap().delivered, "the same bytes are as delivered as before");
+        assert_eq!(held(uses.clone()), index.uses().unwrap());
+        // A row of it in a segment that it does not lie in takes it not along.
+        let stale = At { segment: 1, offset: 40, sequence: 1 };
+        index.by_segment.insert(segment_key(stale), Place::of(&place(1, 1), stale).encode(&word(0).key())).unwrap();
+        index.forget(1, &mut uses).unwrap();
+        assert!(index.get(&word(0).key()).unwrap().is_some());
+        assert_eq!(held(uses), index.uses().unwrap());
     }
 }

@@ -153,16 +153,13 @@ struct Loaded {
 
 impl Opening<'_> {
     fn load(&mut self, index: &Index) -> Result<Loaded, Trouble> {
-        let sealed = index.sealed()?;
         let mut uses = index.uses()?;
         let sizes = sizes(&self.disk, self.dir)?;
         let reading = Reading { disk: &self.disk, dir: self.dir };
         let newest = reading.newest(&sizes)?;
-        let trusted = |number: u64, bytes: u64| {
-            let objects = uses.get(&number).map_or(0, |u| u.objects);
-            !newest.contains(&number) && sealed.get(&number) == Some(&Sealed { bytes, objects })
-        };
-        let depth = |number, bytes| (!trusted(number, bytes)).then_some(Depth::Headers);
+        let complete = index.complete(&sizes, &uses)?;
+        let trusted = |number| complete.contains(&number) && !newest.contains(&number);
+        let depth = |number, _| (!trusted(number)).then_some(Depth::Headers);
         let (segments, _) = read_segments(&self.disk, self.dir, Purpose::Media, depth)?;
         let bounds = reading.bounds(&sizes, &segments, &newest)?;
 

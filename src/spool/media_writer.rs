@@ -33,8 +33,6 @@ use crate::{
 
 /// How long after a refusal the disk is tried again.
 const RETRY: Duration = Duration::from_secs(1);
-/// How often the index is flushed; it can be made again, so this only shortens the next start.
-const FLUSH_INDEX: Duration = Duration::from_secs(10);
 
 /// Something for the thread to do.
 pub(super) struct Work {
@@ -113,7 +111,6 @@ pub(super) struct Writer {
     settings: MediaSettings,
     shared: Arc<Shared>,
     evictions: mpsc::Sender<Vec<Evicted>>,
-    flushed: Mono,
     /// Taken, and not stored yet.
     held: VecDeque<Work>,
     /// Since when something is refused.
@@ -140,7 +137,6 @@ impl Writer {
             settings,
             shared,
             evictions,
-            flushed: clock::mono(),
             held: VecDeque::new(),
             failing: None,
             carried: 0,
@@ -185,7 +181,7 @@ impl Writer {
                 }
                 refused => self.settle(refused),
             };
-            self.tidy();
+            self.indexing.flush_in_time();
             if closed && (self.held.is_empty() || refused.is_some()) {
                 break;
             }
@@ -197,9 +193,7 @@ impl Writer {
             }
         }
         self.log.roll();
-        if let Err(error) = self.shared.index().and_then(|index| index.flush()) {
-            tracing::warn!(%error, "the index is not flushed");
-        }
+        self.indexing.flush();
     }
 
     /// Takes what is queued and stores what it can, up to the index; why the rest waits.
@@ -207,7 +201,7 @@ impl Writer {
     pub fn step(&mut self) -> Option<Error> {
         let refused = self.turn();
         let refused = self.settle(refused);
-        self.tidy();
+        self.indexing.flush_in_time();
         refused
     }
 
@@ -337,15 +331,6 @@ impl Writer {
             }
             changed
         });
-    }
-
-    fn tidy(&mut self) {
-        if clock::mono().since(self.flushed) >= FLUSH_INDEX {
-            self.flushed = clock::mono();
-            if let Err(error) = self.shared.index().and_then(|index| index.flush()) {
-                tracing::warn!(%error, "the index is not flushed");
-            }
-        }
     }
 }
 

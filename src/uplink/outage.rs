@@ -3,14 +3,7 @@
 use std::time::Duration;
 
 use super::link::Backhaul;
-use crate::district::clock::Mono;
-
-/// How long before the backhaul last worked, and after it works again, cameras are kept.
-pub const AROUND: Duration = Duration::from_secs(30);
-
-/// How long it may take until an outage is found out: what must still be in memory then, beside [`AROUND`]. An idle line
-/// is asked every 5 s, given up 10 s later.
-pub const FOUND_OUT: Duration = Duration::from_secs(20);
+use crate::district::{clock::Mono, inventory::RecordPolicy};
 
 /// A gateway that was just started has so long to reach headquarters before that is an outage.
 const START: Duration = Duration::from_secs(10);
@@ -50,12 +43,12 @@ impl Outage {
         let _ = self.window(now);
         match (state, worked) {
             (Backhaul::Down, Some(worked)) => {
-                let from = self.window.map_or(worked.before(AROUND), |w| w.from);
+                let from = self.window.map_or(worked.before(RecordPolicy::AROUND), |w| w.from);
                 self.window = Some(Window { from, until: None });
             }
             (Backhaul::Up, _) => {
                 if let Some(window) = &mut self.window {
-                    window.until.get_or_insert(now + AROUND);
+                    window.until.get_or_insert(now + RecordPolicy::AROUND);
                 }
             }
             // Whatever was begun goes on; nothing begins.
@@ -70,7 +63,7 @@ impl Outage {
     pub fn window(&mut self, now: Mono) -> Option<Window> {
         if let Some(started) = self.starting.filter(|started| now.since(*started) >= START) {
             self.starting = None;
-            self.window.get_or_insert(Window { from: started.before(AROUND), until: None });
+            self.window.get_or_insert(Window { from: started.before(RecordPolicy::AROUND), until: None });
         }
         if self.window.and_then(|w| w.until).is_some_and(|until| now >= until) {
             self.window = None;
@@ -117,9 +110,12 @@ mod tests {
         let mut outage = Outage::new(at(0));
         outage.backhaul(at(0), Backhaul::Down, None);
         assert_eq!(outage.window(at(9)), None);
-        assert_eq!(outage.window(at(10)), Some(Window { from: at(0).before(AROUND), until: None }));
+        assert_eq!(outage.window(at(10)), Some(Window { from: at(0).before(RecordPolicy::AROUND), until: None }));
         outage.backhaul(at(40), Backhaul::Up, Some(at(40)));
-        assert_eq!(outage.window(at(69)), Some(Window { from: at(0).before(AROUND), until: Some(at(70)) }));
+        assert_eq!(
+            outage.window(at(69)),
+            Some(Window { from: at(0).before(RecordPolicy::AROUND), until: Some(at(70)) })
+        );
         assert_eq!(outage.window(at(70)), None);
         let mut outage = Outage::new(at(0));
         outage.backhaul(at(2), Backhaul::Up, Some(at(2)));
@@ -132,6 +128,9 @@ mod tests {
         let mut outage = Outage::new(at(0));
         outage.backhaul(at(0), Backhaul::Down, None);
         outage.backhaul(at(300), Backhaul::Up, Some(at(300)));
-        assert_eq!(outage.window(at(301)), Some(Window { from: at(0).before(AROUND), until: Some(at(330)) }));
+        assert_eq!(
+            outage.window(at(301)),
+            Some(Window { from: at(0).before(RecordPolicy::AROUND), until: Some(at(330)) })
+        );
     }
 }

@@ -17,10 +17,10 @@ use crate::{
         clock::Utc,
         evidence::{Gap, GapReason},
         ids::{CameraId, IncidentId},
+        inventory::RecordPolicy,
         press::Progress,
     },
     gateway::shelf,
-    uplink::outage,
 };
 
 /// A gap is told to the frame before and after it, and a shorter one is jitter.
@@ -179,7 +179,7 @@ fn outages(world: &World, recordings: &Recordings) {
     for camera in &world.cameras {
         let account = recordings.get(&camera.id).unwrap_or(&none);
         let certain = || world.outages.iter().filter(|o| o.end - o.start >= CERTAIN);
-        let early = outage::AROUND - Duration::from_secs(2);
+        let early = RecordPolicy::AROUND - Duration::from_secs(2);
         let around = |o: &&Range<Duration>, s: &Sent| o.start.saturating_sub(early) <= s.at && s.at <= o.end + early;
         // A run that was started when it was over, or just before, knows nothing of an outage.
         let unknown = |o: &Range<Duration>, s: &Sent| {

@@ -6,18 +6,28 @@ use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{Arc, atomic::Ordering::Relaxed},
     thread,
+    time::Duration,
 };
 
 use super::{Item, Work};
-use crate::spool::{
-    error::Error,
-    index::{Change, Sealed},
-    media_recovery::rebuild,
-    media_shared::Shared,
-    object::{At, ObjectRef},
-    retention::SegmentUse,
-    segment::SEGMENT_HEADER,
+use crate::{
+    district::clock::Mono,
+    host::clock,
+    spool::{
+        error::Error,
+        index::{Change, Sealed},
+        media_recovery::rebuild,
+        media_shared::Shared,
+        object::{At, ObjectRef},
+        retention::SegmentUse,
+        segment::SEGMENT_HEADER,
+    },
 };
+
+/// How often the index is made durable; it can be made again, so this only shortens the next start.
+const FLUSH: Duration = Duration::from_secs(10);
+/// How soon, once a segment is known as complete: after a crash only the newest segments are not in the index.
+const FLUSH_SEALED: Duration = Duration::from_secs(1);
 
 pub(super) struct Indexing {
     shared: Arc<Shared>,
@@ -35,12 +45,26 @@ pub(super) struct Indexing {
     growing: u64,
     /// Whether the index refused what is due: nothing more is written before it is in there.
     refused: bool,
+    /// When the index was made durable.
+    flushed: Mono,
+    /// Whether it has been told of a complete segment since.
+    sealed: bool,
 }
 
 impl Indexing {
     pub fn new(shared: Arc<Shared>, uses: BTreeMap<u64, SegmentUse>) -> Self {
-        let (due, gone, waiting, full) = (Vec::new(), BTreeSet::new(), Vec::new(), BTreeSet::new());
-        Self { shared, uses, due, gone, waiting, full, growing: u64::MAX, refused: false }
+        Self {
+            shared,
+            uses,
+            due: Vec::new(),
+            gone: BTreeSet::new(),
+            waiting: Vec::new(),
+            full: BTreeSet::new(),
+            growing: u64::MAX,
+            refused: false,
+            flushed: clock::mono(),
+            sealed: false,
+        }
     }
 
     /// Writes, and puts what is due into the index meanwhile.
@@ -136,6 +160,23 @@ impl Indexing {
             if let Err(error) = self.shared.index().and_then(|index| index.seal(number, sealed)) {
                 tracing::warn!(%error, "a segment will be read again at the next start");
             }
+            self.sealed = true;
+        }
+    }
+
+    /// Makes the index durable when that is due.
+    pub fn flush_in_time(&mut self) {
+        let due = if self.sealed { FLUSH_SEALED } else { FLUSH };
+        if clock::mono().since(self.flushed) >= due {
+            self.flush();
+        }
+    }
+
+    /// Makes the index durable.
+    pub fn flush(&mut self) {
+        (self.flushed, self.sealed) = (clock::mono(), false);
+        if let Err(error) = self.shared.index().and_then(|index| index.flush()) {
+            tracing::warn!(%error, "the index is not flushed");
         }
     }
 
