@@ -482,6 +482,17 @@ mod tests {
     }
 
     #[test]
+    fn a_mark_is_about_the_bytes_that_were_delivered() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = Index::open(&dir.path().join("index")).unwrap();
+        let at = At { segment: 1, offset: 40, sequence: 1 };
+        let again = ObjectMeta { sha256: [7; 32], ..word(0) };
+        let changes = [Change::Stored(ObjectRef::whole(again, at)), Change::Delivered(DeliveredMark::of(&word(0)))];
+        index.apply(&changes, &mut BTreeMap::new()).unwrap();
+        assert!(!index.get(&word(0).key()).unwrap().unwrap().delivered);
+    }
+
+    #[test]
     fn an_object_that_moves_leaves_nothing_behind() {
         let dir = tempfile::tempdir().unwrap();
         let index = Index::open(&dir.path().join("index")).unwrap();

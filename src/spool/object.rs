@@ -312,16 +312,17 @@ pub(super) struct DeliveredMark {
     name: String,
     #[serde(default)]
     from: Utc,
-    /// What a word about a gap said: it may say more by now.
+    /// What it was then: a word about a gap may say more by now, and a name be given again after a crash. None: as an
+    /// earlier version wrote it.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "hex::maybe")]
     sha256: Option<[u8; 32]>,
 }
 
 impl DeliveredMark {
     pub fn of(meta: &ObjectMeta) -> Self {
-        let ObjectMeta { kept, camera, number, name, from, .. } = meta;
-        let sha256 = meta.gap.map(|_| meta.sha256);
-        Self { kept: *kept, camera: camera.clone(), number: *number, name: name.clone(), from: *from, sha256 }
+        let ObjectMeta { kept, camera, number, name, from, sha256, .. } = meta;
+        let (camera, name, sha256) = (camera.clone(), name.clone(), Some(*sha256));
+        Self { kept: *kept, camera, number: *number, name, from: *from, sha256 }
     }
 
     /// Whether it says so of the object as it is now.
