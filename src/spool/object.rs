@@ -271,7 +271,7 @@ pub(super) struct At {
 pub struct ObjectRef {
     /// What the recorder said of it.
     pub meta: ObjectMeta,
-    /// Whether headquarters has confirmed it: said where it lies, see [`index`](super::index).
+    /// Whether headquarters has confirmed it: the index says it beside where it lies.
     #[serde(skip)]
     pub delivered: bool,
     /// Its last chunk, or all of it.
