@@ -62,7 +62,7 @@ fn whatever_is_refused_is_answered_with_a_problem_document() {
     let site = Site::new().with("[api]").buttons(1);
     let gateway = site.start();
     let nobody = "/v1/incidents/01890a5d-ac96-7b00-8000-000000000000";
-    let refused: [(&str, String, String, u16); 9] = [
+    let refused: [(&str, String, String, u16); 14] = [
         ("GET", "/nowhere".into(), String::new(), 404),
         ("GET", "/v1/nowhere".into(), String::new(), 404),
         ("DELETE", "/v1/incidents".into(), String::new(), 405),
@@ -70,6 +70,11 @@ fn whatever_is_refused_is_answered_with_a_problem_document() {
         ("GET", "/v1/incidents?limit=many".into(), String::new(), 400),
         ("GET", "/v1/incidents/%ff".into(), String::new(), 400),
         ("GET", nobody.into(), String::new(), 404),
+        ("GET", "/v1/cameras/nobody/coverage".into(), String::new(), 404),
+        ("GET", "/v1/cameras/-/coverage".into(), String::new(), 400),
+        ("GET", "/v1/cameras/c/coverage?from=yesterday".into(), String::new(), 400),
+        ("GET", "/v1/cameras/c/coverage?from=2026-03-02T00:00:00Z&to=2026-03-01T00:00:00Z".into(), String::new(), 400),
+        ("GET", "/v1/cameras/c/coverage?from=2026-01-01T00:00:00Z&to=2026-03-01T00:00:00Z".into(), String::new(), 400),
         ("POST", format!("{nobody}/seen"), "x".repeat(100_000), 413),
         ("POST", format!("{nobody}/seen"), "{".into(), 400),
     ];
@@ -104,7 +109,8 @@ fn an_operator_takes_the_steps_and_a_puller_only_reads() {
         let bearer = format!("Bearer {}", token(role));
         gateway.try_http(method, path, &[("Authorization", &bearer)], "").unwrap().status
     };
-    for path in ["/v1/incidents", &format!("/v1/incidents/{id}"), &format!("/v1/incidents/{id}/cameras/c/init.mp4")] {
+    let (one, object) = (format!("/v1/incidents/{id}"), format!("/v1/incidents/{id}/cameras/c/init.mp4"));
+    for path in ["/v1/incidents", &one, &object, "/v1/cameras/c/coverage"] {
         assert_eq!(read("engineer", "GET", path), 403, "{path}: an engineer sees no incident");
         assert_ne!(read("puller", "GET", path), 403, "{path}");
     }

@@ -122,6 +122,28 @@ fn what_cameras_sent_around_an_outage_is_at_headquarters_without_a_hole_and_a_pr
         assert_plays(&site.objects(), camera);
     }
     assert!(days(&site.objects(), "evidence-only").is_empty());
+
+    // The gateway says the same of its own disk.
+    let said = |camera: &str, from: Utc| {
+        let said = gateway.get(&format!("/v1/cameras/{camera}/coverage?from={from}")).json();
+        let reasons = said["gaps"].as_array().unwrap().iter().map(|g| g["reason"].as_str().unwrap().to_owned());
+        let reasons: Vec<_> = reasons.collect();
+        let intervals = said["intervals"].as_array().unwrap().iter().map(|i| (time(&i["from"]), time(&i["to"])));
+        (intervals.collect::<Vec<_>>(), reasons)
+    };
+    for camera in kept {
+        let (held, reasons) = said(camera, began.before(LONG));
+        assert_eq!(held, intervals(&site.objects(), camera), "{camera}");
+        assert_eq!(reasons, ["not-recorded", "not-recorded"], "{camera}: before and after it");
+        let (held, reasons) = said(camera, Utc::from_micros(broke));
+        assert_eq!(
+            (held[0].0, reasons.len()),
+            (Utc::from_micros(broke / 1_000 * 1_000), 1),
+            "{camera}: cut where it was asked"
+        );
+    }
+    let (held, _) = said("evidence-only", began);
+    assert!(matches!(held[..], [(from, to)] if to.since(from) > 4 * SECOND), "{held:?}");
 }
 
 #[test]
@@ -151,6 +173,9 @@ fn a_camera_that_is_always_recorded_and_sends_nothing_is_an_alarm_and_then_a_gap
     });
     assert!(time(&gap["from"]).since(Utc::from_micros(stopped)) < 5 * SECOND, "{gap}");
     assert!(gap["reason"].as_str().unwrap().starts_with("camera-"), "{gap}");
+    let said = gateway.get("/v1/cameras/all/coverage").json();
+    let told = said["gaps"].as_array().unwrap().iter().any(|g| (&g["from"], &g["to"]) == (&gap["from"], &gap["to"]));
+    assert!(told, "{gap} in {said}");
 }
 
 /// Microseconds since 1970.

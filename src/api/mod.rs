@@ -9,6 +9,7 @@ mod inventory;
 mod live;
 pub mod page;
 mod problem;
+mod recordings;
 mod sdp;
 mod server;
 mod stream;
@@ -62,6 +63,7 @@ pub fn router(api: Api, extra: Router) -> Router {
         .route("/v1/events", get(live::events))
         .route("/v1/incidents", get(incidents::list))
         .route("/v1/incidents/{id}", get(incidents::one))
+        .route("/v1/cameras/{id}/coverage", get(recordings::coverage))
         .route("/v1/cameras/{id}/whep", offer(post(watch::begin)))
         .route("/v1/cameras/{id}/whep/{session}", delete(watch::end))
         .route("/v1/incidents/{id}/cameras/{camera}/{object}", get(evidence::object))

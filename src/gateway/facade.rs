@@ -11,7 +11,9 @@ use super::{
     exchange::{Exchange, Joined, Joining},
     feeds::Feeds,
     forwarder::Forwarded,
+    holdings::Holdings,
     hq::Headquarters,
+    intervals::Interval,
     metrics, status,
     watched::Watched,
     work::Work,
@@ -36,7 +38,7 @@ use crate::{
         record::Command,
     },
     intake::{self, Accepted, Intake},
-    spool::{Journal, MediaStore},
+    spool::{self, Journal, MediaStore},
 };
 
 /// Why live pictures are not to be had.
@@ -215,6 +217,12 @@ impl Facade {
     /// The stored evidence of a camera for an incident. Blocks on files: call from a blocking thread.
     pub fn media(&self) -> &MediaStore {
         &self.0.media
+    }
+
+    /// What is held of a camera between two moments. None: there is no such camera.
+    pub async fn holdings(&self, camera: &CameraId, asked: Interval) -> Option<Result<Holdings, spool::Error>> {
+        self.0.feeds.ring(camera)?;
+        Some(Holdings::of(camera, asked, &self.0.media, &self.0.board).await)
     }
 
     /// The scope that requests may run blocking work in.

@@ -17,7 +17,9 @@ mod facade;
 pub mod feeds;
 mod filing;
 pub mod forwarder;
+mod holdings;
 pub mod hq;
+mod intervals;
 pub mod keepers;
 pub mod ledger;
 pub mod lighter;
@@ -39,6 +41,8 @@ pub mod watched;
 pub mod work;
 
 pub use facade::{Facade, Uncalled, Unwatched};
+pub use holdings::Holdings;
+pub use intervals::{Interval, Unheld};
 
 use std::{sync::Arc, time::Duration};
 

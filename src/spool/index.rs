@@ -30,6 +30,9 @@ use crate::district::{
 const LOCKED: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(10);
 
+/// Between the beginning of a word about a gap and its end other words may begin, but no more than this.
+const BACK: usize = 256;
+
 /// A change to the index, always after it is durable in the log.
 #[derive(Debug, Clone)]
 pub(super) enum Change {
@@ -221,6 +224,20 @@ impl Index {
         let end = [first.as_slice(), &sortable(before)].concat();
         let row = self.objects.range(first..end).next_back().transpose().map_err(failed("read a buffer"))?;
         row.map(|(_, row)| self.object(&row)).transpose()
+    }
+
+    /// A camera's buffer, words about gaps included: what begins before `from` and may reach beyond it, the latest first and
+    /// no more than [`BACK`]; then what begins between `from` and `to`, in order.
+    pub fn buffer(
+        &self,
+        camera: &CameraId,
+        (from, to): (Utc, Utc),
+    ) -> impl Iterator<Item = Result<ObjectRef, Error>> + '_ {
+        let first = buffer_prefix(camera);
+        let key = |at| [first.as_slice(), &sortable(at)].concat();
+        let before = self.objects.range(first.clone()..key(from)).rev().take(BACK);
+        let within = self.objects.range(key(from)..key(to));
+        before.chain(within).map(|row| self.object(&row.map_err(failed("read a buffer"))?.1))
     }
 
     /// Incidents with objects, the oldest first.

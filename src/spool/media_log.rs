@@ -302,6 +302,28 @@ impl MediaStore {
         self.look_up(move |shared| shared.index()?.buffer_before(&camera, before)).await
     }
 
+    /// Goes through what a camera's buffer has between two moments, words about gaps included, in no particular order, on a
+    /// thread of its own. Memory does not grow with how much that is.
+    pub async fn fold_buffer<T: Default + Send + 'static>(
+        &self,
+        camera: &CameraId,
+        (from, to): (Utc, Utc),
+        mut fold: impl FnMut(&mut T, &ObjectMeta) + Send + 'static,
+    ) -> Result<T, Error> {
+        let camera = camera.clone();
+        self.look_up(move |shared| {
+            let (index, mut folded) = (shared.index()?, T::default());
+            for object in index.buffer(&camera, (from, to)) {
+                let meta = object?.meta;
+                if from < meta.to && meta.from < to {
+                    fold(&mut folded, &meta);
+                }
+            }
+            Ok(folded)
+        })
+        .await
+    }
+
     /// Incidents with objects, the oldest first.
     pub async fn incidents(&self) -> Result<Vec<IncidentId>, Error> {
         self.look_up(|shared| shared.index()?.incidents()).await

@@ -21,7 +21,10 @@ use crate::{
         evidence::{Gap, GapReason},
         ids::CameraId,
     },
-    gateway::shelf::{self, Extra},
+    gateway::{
+        intervals::{Interval, Intervals, JITTER},
+        shelf::{self, Extra},
+    },
     host::clock,
     media::playlist::{Entry, Playlist},
     spool::{Buffer, Kept, ObjectRef},
@@ -35,8 +38,6 @@ const EVERY: Duration = Duration::from_secs(1);
 const SHARE: u64 = 50;
 /// But at least this often.
 const LATEST: Duration = Duration::from_secs(60);
-/// Fragments closer to each other than this are one interval.
-const JITTER: Duration = Duration::from_millis(500);
 
 /// What is at headquarters, or will never be, and does not stand in the lists there yet.
 #[derive(Default)]
@@ -107,12 +108,6 @@ struct Listed {
     gaps: Vec<Hole>,
     /// Every object, in order.
     objects: BTreeMap<String, Object>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-struct Interval {
-    from: Utc,
-    to: Utc,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -216,13 +211,9 @@ impl Listed {
 
     /// Works out the intervals, and leaves of the gaps only what nobody has after all.
     fn settle(&mut self) {
-        let mut intervals: Vec<Interval> = Vec::new();
-        for (_, s) in self.stretches() {
-            match intervals.last_mut() {
-                Some(last) if s.from.since(last.to) <= JITTER => last.to = last.to.max(s.to),
-                _ => intervals.push(Interval { from: s.from, to: s.to }),
-            }
-        }
+        let mut intervals = Intervals::default();
+        self.stretches().iter().for_each(|(_, s)| intervals.add(s.from, s.to));
+        let intervals: Vec<Interval> = intervals.iter().collect();
         let gaps = united(std::mem::take(&mut self.gaps));
         self.gaps = gaps.into_iter().flat_map(|hole| hole.without(&intervals)).collect();
         self.gaps.sort_by_key(|hole| (hole.gap.from, hole.gap.to));
