@@ -326,6 +326,24 @@ fn a_camera_that_dies_in_the_middle_leaves_a_gap_and_the_others_are_untouched() 
 }
 
 #[test]
+fn after_an_outage_a_button_is_told_of_each_of_its_presses_that_headquarters_has_it() {
+    const PRESSES: usize = 32;
+    let (dir, port) = (tempfile::tempdir().unwrap(), quiet_port());
+    let site = Site::new().headquarters(port).buttons(1);
+    let gateway = site.start();
+    let mut button = Button::connect(gateway.mqtt, "b1").unwrap();
+    for n in 0..PRESSES {
+        button.press(&format!("p-{n}"), "panic");
+        button.until(&format!("p-{n}"), "recorded");
+    }
+    let _broker = mosquitto(port, dir.path(), "");
+    for n in 0..PRESSES {
+        button.until(&format!("p-{n}"), "delivered");
+        assert_eq!(button.told(&format!("p-{n}")), ["recorded", "delivered"]);
+    }
+}
+
+#[test]
 fn another_press_and_the_operator_extend_the_evidence() {
     let stage = stage();
     // Of a camera that is kept for outages too, memory reaches back further.

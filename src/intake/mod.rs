@@ -45,6 +45,7 @@ use crate::{
         button::ButtonStatus,
         clock::Now,
         ids::{ButtonId, ClientId},
+        incident::PRESSES_SHOWN,
         inventory::{ButtonCredential, Inventory},
         press::{Press, StateMessage},
         secret::Secret,
@@ -59,8 +60,9 @@ use rules::{Proof, Role};
 use seats::{Seat, Seats};
 use stats::{Counters, Seldom};
 
-/// Messages that wait for one button at most. When full the oldest goes: the newest state counts.
-const BUTTON_MAILBOX: usize = 16;
+/// Messages that wait for one button at most: after an outage every press of an incident that is remembered is told at once
+/// that headquarters has it, behind words that wait already. When full the oldest goes: the newest state counts.
+const BUTTON_MAILBOX: usize = 2 * PRESSES_SHOWN;
 /// Messages that wait for one integration at most, beside one retained status for each button. When full the oldest goes.
 const INTEGRATION_MAILBOX: usize = 1024;
 

@@ -276,20 +276,30 @@ impl Headquarters {
             .stderr(Stdio::null())
             .spawn()
             .expect("mosquitto_sub (apt-get install mosquitto-clients)");
-        let heard = Arc::new(Mutex::new(Vec::new()));
+        let heard = Arc::new(Mutex::new(Vec::<Heard>::new()));
         let subscribed = Arc::new(Mutex::new(false));
         let out = BufReader::new(child.stdout.take().unwrap());
         std::thread::spawn({
             let (heard, subscribed) = (heard.clone(), subscribed.clone());
             move || {
+                // Whether the broker says of the message that comes next that it has delivered it before (MQTT 3.1.1 section
+                // 3.3.1.1). It never says so because the gateway did.
+                let mut again = false;
                 for line in out.lines().map_while(Result::ok) {
                     if line.starts_with("Subscribed") {
                         *subscribed.lock().unwrap() = true;
+                    } else if line.contains(" received PUBLISH (d") {
+                        again = line.contains(" received PUBLISH (d1,");
                     } else if let Some(got) = line.strip_prefix("GOT ") {
                         let mut parts = got.splitn(3, ' ').map(str::to_owned);
                         let retained = parts.next().unwrap_or_default() == "1";
                         let (topic, payload) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-                        heard.lock().unwrap().push(Heard { retained, topic, payload });
+                        let mut heard = heard.lock().unwrap();
+                        // Of a broker's word that its reader has not acknowledged, to the letter, there is no second one.
+                        let is_known = again && heard.iter().any(|h| h.topic == topic && h.payload == payload);
+                        if !std::mem::take(&mut again) || !is_known {
+                            heard.push(Heard { retained, topic, payload });
+                        }
                     }
                 }
             }
