@@ -1,5 +1,7 @@
 //! What is kept for an incident, camera by camera: objects that are held, and gaps that nobody holds.
 
+use std::time::Duration;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -53,6 +55,9 @@ impl GapReason {
         matches!(self, CameraDown | CameraStalled | CameraUnreachable | WrongPassword | CameraUnusable)
     }
 }
+
+/// A hole shorter than this is a camera's jitter, and no gap.
+pub const JITTER: Duration = Duration::from_millis(500);
 
 /// An interval nobody holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -9,11 +9,8 @@ use std::time::Duration;
 
 use crate::district::{
     clock::{Mono, Utc},
-    evidence::{Gap, GapReason},
+    evidence::{Gap, GapReason, JITTER},
 };
-
-/// A hole in a recording shorter than this is a camera's jitter, not a gap.
-const TOLERANCE: Duration = Duration::from_millis(500);
 
 /// Cameras that are back this soon after a start were away because of it.
 const BACK: Duration = Duration::from_secs(10);
@@ -169,7 +166,7 @@ impl Coverage {
 
     /// A gap of that length that ends at `to`. `first` is when it ended, where it may reach back before the gateway ran.
     fn gap(&self, missing: Duration, to: Utc, first: Option<Mono>) -> Vec<Gap> {
-        if missing <= TOLERANCE {
+        if missing <= JITTER {
             return Vec::new();
         }
         let from = to.before(missing);

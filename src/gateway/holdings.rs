@@ -6,7 +6,10 @@ use super::{
     intervals::{Interval, Intervals, Unheld, unheld},
 };
 use crate::{
-    district::{evidence::Gap, ids::CameraId},
+    district::{
+        evidence::{CameraEvidence, Gap},
+        ids::CameraId,
+    },
     spool::{Error, MediaStore, ObjectMeta},
 };
 
@@ -20,7 +23,8 @@ pub struct Holdings {
 }
 
 impl Holdings {
-    /// Of a camera. Memory grows with how many gaps there are, not with how long it is.
+    /// Of a camera. Memory grows with how many gaps there are, and with the evidence of one incident; not with how long it
+    /// is asked for.
     ///
     /// # Errors
     /// What the media log says.
@@ -58,6 +62,6 @@ impl Holdings {
     }
 }
 
-fn is_asked(evidence: &crate::district::evidence::CameraEvidence, camera: &CameraId, asked: Interval) -> bool {
+fn is_asked(evidence: &CameraEvidence, camera: &CameraId, asked: Interval) -> bool {
     evidence.camera == *camera && evidence.from < asked.to && asked.from < evidence.to
 }

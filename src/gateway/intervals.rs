@@ -1,16 +1,13 @@
 //! Intervals of which pictures are held, and what lies between them. Pure.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::district::{
     clock::Utc,
-    evidence::{Gap, GapReason},
+    evidence::{Gap, GapReason, JITTER},
 };
-
-/// What lies closer together than this is one interval: a shorter hole is a camera's jitter.
-pub const JITTER: Duration = Duration::from_millis(500);
 
 /// From when to when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -19,6 +19,7 @@ use super::{
     object::{
         At, BUFFERS, DeliveredMark, MediaLane, ObjectRef, buffer_prefix, camera_prefix, incident_prefix, sortable,
     },
+    place::Place,
     retention::SegmentUse,
 };
 use crate::district::{
@@ -279,9 +280,7 @@ impl Index {
         for at in object.places() {
             let row = self.by_segment.get(segment_key(at)).map_err(failed("read a segment"))?;
             let place = Place::of(object, at);
-            let is = |row: &[u8]| {
-                row == place.encode(&key) || marked && row == Place { delivered: true, ..place }.encode(&key)
-            };
+            let is = |row: &[u8]| row == place.encode(&key) || marked && row == place.as_delivered().encode(&key);
             if !row.is_some_and(|row| is(&row)) {
                 return Ok(false);
             }
@@ -399,65 +398,6 @@ fn number(key: &[u8]) -> Result<u64, Error> {
     Ok(u64::from_be_bytes(bytes))
 }
 
-/// What lies somewhere of an object, as far as its segment's use is concerned: so that not every object has to be read
-/// when the index is opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Place {
-    /// It ends here.
-    ends: bool,
-    evidence: bool,
-    delivered: bool,
-    stays: bool,
-    /// Its record's size, but for what is known of it beside its bytes; of chunks, as if they had equal ones.
-    bytes: u32,
-}
-
-impl Place {
-    /// Its bytes before the object's key.
-    const LEN: usize = 5;
-
-    fn of(object: &ObjectRef, at: At) -> Self {
-        let bytes = object.meta.size / (object.before.len() as u64 + 1) + 1_024;
-        Self {
-            ends: at == object.at,
-            evidence: object.meta.kept.incident().is_some(),
-            delivered: object.delivered,
-            stays: object.meta.stays(),
-            bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
-        }
-    }
-
-    fn encode(self, key: &[u8]) -> Vec<u8> {
-        let flags = [self.ends, self.evidence, self.delivered, self.stays];
-        let flags = flags.iter().rev().fold(0, |bits, flag| bits << 1 | u8::from(*flag));
-        [&[flags], self.bytes.to_be_bytes().as_slice(), key].concat()
-    }
-
-    /// It and the object's key.
-    fn decode(row: &[u8]) -> Result<(Self, &[u8]), Error> {
-        let short = || Error::Index { doing: "read a row", error: "it is too short".into() };
-        let (head, key) = row.split_first_chunk::<{ Self::LEN }>().ok_or_else(short)?;
-        let [flags, bytes @ ..] = *head;
-        let is = |bit: u8| flags & 1 << bit != 0;
-        let bytes = u32::from_be_bytes(bytes);
-        Ok((Self { ends: is(0), evidence: is(1), delivered: is(2), stays: is(3), bytes }, key))
-    }
-
-    fn count(self, uses: &mut BTreeMap<u64, SegmentUse>, number: u64, by: i64) {
-        let held = uses.entry(number).or_insert(SegmentUse { number, ..SegmentUse::default() });
-        let add = |to: &mut u64, of: bool| *to = to.saturating_add_signed(if of { by } else { 0 });
-        add(&mut held.objects, true);
-        add(&mut held.ends, self.ends);
-        add(&mut held.evidence, self.evidence);
-        add(&mut held.undelivered, !self.delivered);
-        add(&mut held.waiting, self.ends && !self.delivered);
-        add(&mut held.stays, self.stays && !self.delivered);
-        if self.stays && !self.delivered {
-            held.stays_bytes = held.stays_bytes.saturating_add_signed(by * i64::from(self.bytes));
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -486,7 +426,7 @@ mod tests {
         index.apply(&stored, &mut BTreeMap::new()).unwrap();
         assert!(index.is_whole(&object, false).unwrap());
         // A process that dies in the middle of a mark has written the first of its rows.
-        let delivered = Place { delivered: true, ..Place::of(&object, object.before[0]) };
+        let delivered = Place::of(&object, object.before[0]).as_delivered();
         index.by_segment.insert(segment_key(object.before[0]), delivered.encode(&object.meta.key())).unwrap();
         assert!(!index.get(&object.meta.key()).unwrap().unwrap().delivered);
         assert!(!index.is_whole(&object, false).unwrap() && index.is_whole(&object, true).unwrap());

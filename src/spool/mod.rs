@@ -20,6 +20,7 @@ mod media_recovery;
 mod media_shared;
 mod media_writer;
 pub mod object;
+mod place;
 mod queue;
 mod recent;
 pub mod recovery;

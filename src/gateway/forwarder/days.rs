@@ -18,11 +18,11 @@ use super::{Fate, Forwarder, Shared};
 use crate::{
     district::{
         clock::{Mono, Utc},
-        evidence::{Gap, GapReason},
+        evidence::{Gap, GapReason, JITTER},
         ids::CameraId,
     },
     gateway::{
-        intervals::{Interval, Intervals, JITTER},
+        intervals::{Interval, Intervals},
         shelf::{self, Extra},
     },
     host::clock,

@@ -14,7 +14,7 @@ use super::{
     words,
 };
 use crate::{
-    district::{clock::Utc, ids::CameraId},
+    district::{clock::Utc, evidence::JITTER, ids::CameraId},
     host::bulkhead,
     spool::{
         chunks::Chunks, error::Error, index::Index, media_recovery::changes, object::ObjectRef, retention::SegmentUse,
@@ -26,8 +26,6 @@ use crate::{
 pub(super) const REBUILD: &str = "set the index aside and build it anew from the log";
 /// Where it is told.
 const INDEX: &str = "media/index";
-/// A shorter hole in a camera's pictures is jitter.
-const HOLE: std::time::Duration = std::time::Duration::from_millis(500);
 
 /// A directory that is gone when it is let go.
 struct Scratch(PathBuf);
@@ -318,7 +316,7 @@ impl Held {
         let ended = if meta.gap.is_some() {
             ended
         } else if meta.from < meta.to {
-            self.intervals += u64::from(ended.is_none_or(|ended| meta.from.since(ended) > HOLE));
+            self.intervals += u64::from(ended.is_none_or(|ended| meta.from.since(ended) > JITTER));
             Some(meta.to)
         } else {
             ended
