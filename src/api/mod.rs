@@ -7,6 +7,7 @@ mod evidence;
 mod incidents;
 mod inventory;
 mod live;
+mod media;
 pub mod page;
 mod problem;
 mod recordings;
@@ -64,8 +65,12 @@ pub fn router(api: Api, extra: Router) -> Router {
         .route("/v1/incidents", get(incidents::list))
         .route("/v1/incidents/{id}", get(incidents::one))
         .route("/v1/cameras/{id}/coverage", get(recordings::coverage))
+        .route("/v1/cameras/{id}/recording.mp4", get(recordings::recording))
+        .route("/v1/cameras/{id}/recording.m3u8", get(recordings::playlist))
+        .route("/v1/cameras/{id}/recordings/{day}/{object}", get(recordings::object))
         .route("/v1/cameras/{id}/whep", offer(post(watch::begin)))
         .route("/v1/cameras/{id}/whep/{session}", delete(watch::end))
+        .route("/v1/incidents/{id}/cameras/{file}", get(evidence::file))
         .route("/v1/incidents/{id}/cameras/{camera}/{object}", get(evidence::object))
         .route("/v1/calls", get(call::list))
         .route("/v1/ice-servers", get(call::ice_servers))

@@ -1,19 +1,25 @@
-//! What the gateway holds of a camera.
+//! What the gateway holds of a camera: when, and the recordings themselves.
 
 use std::time::Duration;
 
 use axum::{
     Json,
     extract::{Path, Query, State},
+    http::{HeaderMap, header},
+    response::{IntoResponse, Response},
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Api, Problem};
+use super::{Api, Problem, media};
 use crate::{
     district::{clock::Utc, ids::CameraId},
-    gateway::Interval,
+    gateway::{
+        Interval,
+        pull::{Holdings, Reel, Unreeled},
+    },
     host::clock,
+    spool::{self, Kept, ObjectMeta},
 };
 
 /// What is asked for when nothing says from when.
@@ -53,13 +59,84 @@ pub(super) async fn coverage(
     Path(camera): Path<String>,
     Query(asked): Query<Asked>,
 ) -> Result<Json<Value>, Problem> {
-    let camera: CameraId = camera.parse().map_err(|e| Problem::bad_request(format!("{camera:?}: {e}")))?;
-    let asked = asked.interval()?;
-    let Some(held) = api.gateway.holdings(&camera, asked).await else {
-        return Err(Problem::not_found(format!("no camera {camera} in this district")));
-    };
-    let held = held.map_err(|e| Problem::unavailable(format!("the media log cannot be read: {e}")))?;
+    let (camera, asked) = (parse(&camera)?, asked.interval()?);
+    let held = api.gateway.holdings(&camera, asked).await.ok_or_else(|| no_camera(&camera))?;
+    let held = held.map_err(Unreeled::from)?;
     Ok(Json(json!({
         "camera": camera, "from": asked.from, "to": asked.to, "intervals": held.intervals, "gaps": held.gaps,
     })))
+}
+
+/// `GET /v1/cameras/{id}/recording.mp4?from=&to=`: what is held between two moments as one file, from the key frame before
+/// the first to the last frame before the second. What nobody holds is a hole in its time line.
+pub(super) async fn recording(
+    State(api): State<Api>,
+    Path(camera): Path<String>,
+    Query(asked): Query<Asked>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let camera = parse(&camera)?;
+    let (reel, held) = planned(&api, &camera, &asked).await?;
+    media::answer(reel, &held.gaps, &headers)
+}
+
+/// `GET /v1/cameras/{id}/recording.m3u8?from=&to=`: the same as HLS, of the objects as they are stored.
+pub(super) async fn playlist(
+    State(api): State<Api>,
+    Path(camera): Path<String>,
+    Query(asked): Query<Asked>,
+) -> Result<Response, Problem> {
+    let camera = parse(&camera)?;
+    let (reel, held) = planned(&api, &camera, &asked).await?;
+    // Below the camera's own address, where this playlist is.
+    let url = |meta: &ObjectMeta| match meta.kept {
+        Kept::Evidence { incident } => format!("../../incidents/{incident}/cameras/{camera}/{}", meta.name),
+        Kept::Buffer { .. } => format!("recordings/{}?at={}", meta.name, meta.from),
+    };
+    let list = reel.playlist(url, &held.gaps).await?;
+    let headers = [(header::CONTENT_TYPE, media::HLS), (header::CACHE_CONTROL, "no-store")];
+    Ok((headers, list).into_response())
+}
+
+/// Which object of a buffer.
+#[derive(Debug, Deserialize)]
+pub(super) struct At {
+    at: Utc,
+}
+
+/// `GET /v1/cameras/{id}/recordings/{day}/{object}?at=`: an object of a buffer, as a playlist names it.
+pub(super) async fn object(
+    State(api): State<Api>,
+    Path((camera, day, name)): Path<(String, String, String)>,
+    Query(At { at }): Query<At>,
+) -> Result<Response, Problem> {
+    let camera = parse(&camera)?;
+    let failed = |e: spool::Error| Problem::unavailable(format!("the media log cannot be read: {e}"));
+    let held = api.gateway.media().buffer(&camera, (at, at.after(Duration::from_millis(1)))).await.map_err(failed)?;
+    let name = format!("{day}/{name}");
+    let Some(object) = held.iter().find(|object| object.meta.name == name) else {
+        return Err(Problem::not_found(format!(
+            "no {name} of {camera} is held; it may have made room for other things"
+        )));
+    };
+    let bytes = api.gateway.media().read(object).await.map_err(failed)?;
+    Ok(media::object(&object.meta.name, bytes))
+}
+
+/// The file of what is asked for, and what of it is held.
+async fn planned(api: &Api, camera: &CameraId, asked: &Asked) -> Result<(Reel, Holdings), Problem> {
+    let mut asked = asked.interval()?;
+    // What is to come is not held.
+    asked.to = asked.to.min(clock::wall()).max(asked.from);
+    let held = api.gateway.holdings(camera, asked).await.ok_or_else(|| no_camera(camera))?;
+    let reel = api.gateway.recording(camera, asked).await.ok_or_else(|| no_camera(camera))?;
+    Ok((reel?, held.map_err(Unreeled::from)?))
+}
+
+pub(super) fn parse(camera: &str) -> Result<CameraId, Problem> {
+    camera.parse().map_err(|e| Problem::bad_request(format!("{camera:?}: {e}")))
+}
+
+fn no_camera(camera: &CameraId) -> Problem {
+    Problem::not_found(format!("no camera {camera} in this district"))
 }

@@ -11,10 +11,11 @@ use super::{
     exchange::{Exchange, Joined, Joining},
     feeds::Feeds,
     forwarder::Forwarded,
-    holdings::Holdings,
     hq::Headquarters,
-    intervals::Interval,
-    metrics, status,
+    intervals::{Interval, Unheld},
+    metrics,
+    pull::{Holdings, Reel, Source, Unreeled, is_asked},
+    status,
     watched::Watched,
     work::Work,
 };
@@ -27,8 +28,9 @@ use crate::{
     config::{District, IceServer},
     district::{
         call::Party,
-        clock::Mono,
+        clock::{Mono, Utc},
         ids::{ButtonId, CameraId, IncidentId},
+        incident::Incident,
         inventory::Inventory,
         press::Press,
     },
@@ -223,6 +225,29 @@ impl Facade {
     pub async fn holdings(&self, camera: &CameraId, asked: Interval) -> Option<Result<Holdings, spool::Error>> {
         self.0.feeds.ring(camera)?;
         Some(Holdings::of(camera, asked, &self.0.media, &self.0.board).await)
+    }
+
+    /// What is held of a camera between two moments, as one file. None: there is no such camera.
+    pub async fn recording(&self, camera: &CameraId, asked: Interval) -> Option<Result<Reel, Unreeled>> {
+        self.0.feeds.ring(camera)?;
+        let media = self.0.media.clone();
+        let overlaps = |incident: &Arc<Incident>| incident.evidence.iter().any(|e| is_asked(e, camera, asked));
+        let mut incidents = self.0.board.incidents(None, usize::MAX);
+        incidents.retain(overlaps);
+        let source = Source { media, camera: camera.clone(), incidents, buffers: true };
+        Some(Reel::plan(source, asked).await)
+    }
+
+    /// The evidence of a camera for an incident, as one file, and what it lacks. None: none is kept.
+    pub async fn evidence(&self, id: IncidentId, camera: &CameraId) -> Option<Result<(Reel, Vec<Unheld>), Unreeled>> {
+        let incident = self.0.board.incident_of(id)?;
+        let evidence = incident.evidence.iter().find(|evidence| evidence.camera == *camera)?;
+        // All of it, whatever the clock said.
+        let asked = Interval { from: evidence.from, to: Utc::from_micros(i64::MAX) };
+        let gaps = evidence.gaps.iter().map(Unheld::from).collect();
+        let media = self.0.media.clone();
+        let source = Source { media, camera: camera.clone(), incidents: vec![incident], buffers: false };
+        Some(Reel::plan(source, asked).await.map(|reel| (reel, gaps)))
     }
 
     /// The scope that requests may run blocking work in.

@@ -10,7 +10,7 @@ use tracing::warn;
 use super::{
     coverage::{Coverage, Part},
     feeds::Feeds,
-    shelf::{self, Growing, Whose},
+    shelf::{self, Growing, InitPlace, Whose},
 };
 use crate::{
     district::{
@@ -68,7 +68,7 @@ pub(super) struct Filing {
     /// What is missing.
     pub coverage: Coverage,
     /// What the fragments that come need first, and whether it is stored where they are.
-    pub init: Option<(Init, Option<String>)>,
+    pub init: Option<(Init, Option<InitPlace>)>,
     /// The fragment that is being written.
     growing: Option<Growing>,
     /// The first frame after the window.
@@ -272,11 +272,11 @@ impl Filing {
     /// Begins a fragment; nothing plays without the init segment before it.
     fn begin(&mut self, chunk: &Fragment) -> Result<Growing, Error> {
         let Some((init, place)) = &mut self.init else { return Err(Error::Stopped) };
-        let folder = self.whose.folder(chunk.from);
-        if place.as_ref() != Some(&folder) {
+        let wanted = self.whose.init_place(chunk.from);
+        if place.as_ref() != Some(&wanted) {
             let meta = shelf::init(&self.whose, init, chunk);
             let ticket = self.store.append(meta.clone(), init.bytes.clone())?;
-            *place = Some(folder);
+            *place = Some(wanted);
             self.syncing.push_back(Box::pin(sync(ticket, (meta.from, meta.to), Some(meta))));
         }
         Ok(Growing::begin(&self.whose, init, chunk))

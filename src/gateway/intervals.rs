@@ -77,6 +77,19 @@ pub struct Unheld {
     pub reason: Option<GapReason>,
 }
 
+impl From<&Gap> for Unheld {
+    fn from(gap: &Gap) -> Self {
+        Self { from: gap.from, to: gap.to, reason: Some(gap.reason) }
+    }
+}
+
+impl Unheld {
+    /// It as a gap, where somebody had asked for it to be kept.
+    pub fn known(&self) -> Option<Gap> {
+        Some(Gap { from: self.from, to: self.to, reason: self.reason? })
+    }
+}
+
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
 fn why<S: Serializer>(reason: &Option<GapReason>, serializer: S) -> Result<S::Ok, S::Error> {
     match reason {

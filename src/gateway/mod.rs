@@ -17,7 +17,6 @@ mod facade;
 pub mod feeds;
 mod filing;
 pub mod forwarder;
-mod holdings;
 pub mod hq;
 mod intervals;
 pub mod keepers;
@@ -26,6 +25,7 @@ pub mod lighter;
 mod line;
 mod metrics;
 mod opening;
+pub mod pull;
 mod recorder;
 pub mod recorders;
 mod settings;
@@ -41,7 +41,6 @@ pub mod watched;
 pub mod work;
 
 pub use facade::{Facade, Uncalled, Unwatched};
-pub use holdings::Holdings;
 pub use intervals::{Interval, Unheld};
 
 use std::{sync::Arc, time::Duration};

@@ -10,7 +10,7 @@ use super::{
     coverage::{Asked, Coverage, Origin},
     feeds::Feeds,
     filing::{Caught, Filing, SILENT, Told},
-    shelf::{self, Whose},
+    shelf::{self, InitPlace, Whose},
     watched::Watched,
     work::Work,
 };
@@ -48,7 +48,7 @@ pub(super) struct Paused {
     /// Read already, and of no use for the window that ended.
     next: Option<Arc<Frame>>,
     /// What its fragments need.
-    init: Option<(Init, Option<String>)>,
+    init: Option<(Init, Option<InitPlace>)>,
 }
 
 /// A recording whose window has ended.

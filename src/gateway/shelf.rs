@@ -22,6 +22,13 @@ use crate::{
     spool::{Kept, ObjectMeta, ObjectRef},
 };
 
+/// An init segment of a buffer is stored anew in each such stretch of time: what is left when the oldest has made room can
+/// still be played, and it is found without looking far.
+pub const INIT_ANEW: Duration = Duration::from_secs(600);
+
+/// See [`Whose::init_place`].
+pub type InitPlace = (String, i64);
+
 /// How long fragments of evidence are.
 pub fn fragments() -> Settings {
     Settings::default()
@@ -87,6 +94,15 @@ impl Whose {
             Kept::Buffer { .. } => day_of(from, self.boot),
         }
     }
+
+    /// Where what begins then finds its init segment: of a buffer in its folder, and in it within [`INIT_ANEW`].
+    pub fn init_place(&self, from: Utc) -> InitPlace {
+        let n = match self.kept {
+            Kept::Evidence { .. } => 0,
+            Kept::Buffer { .. } => from.micros().div_euclid(INIT_ANEW.as_micros() as i64),
+        };
+        (self.folder(from), n)
+    }
 }
 
 /// An init segment as the media log takes it, before the first fragment that needs it. Evidence is counted; a buffer's has
@@ -108,7 +124,12 @@ pub fn init(whose: &Whose, init: &Init, before: &Fragment) -> ObjectMeta {
 }
 
 fn dated_init(init: &Init) -> String {
-    format!("init-{}.mp4", &hex(&sha256(&init.bytes))[..8])
+    dated_init_name(&sha256(&init.bytes))
+}
+
+/// What a buffer calls an init segment of these bytes, in whatever folder.
+pub fn dated_init_name(sha256: &[u8; 32]) -> String {
+    format!("init-{}.mp4", &hex(sha256)[..8])
 }
 
 /// A fragment as the media log takes it, chunk by chunk.

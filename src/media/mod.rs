@@ -17,6 +17,7 @@ pub mod packets;
 pub mod piece;
 pub mod playlist;
 pub mod recording;
+pub mod reel;
 pub mod resample;
 pub mod ring;
 pub mod sound;

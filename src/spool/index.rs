@@ -235,10 +235,21 @@ impl Index {
         (from, to): (Utc, Utc),
     ) -> impl Iterator<Item = Result<ObjectRef, Error>> + '_ {
         let first = buffer_prefix(camera);
+        let begun = [first.as_slice(), &sortable(from)].concat();
+        let before = self.objects.range(first..begun).rev().take(BACK);
+        let before = before.map(|row| self.object(&row.map_err(failed("read a buffer"))?.1));
+        before.chain(self.buffer_begun(camera, (from, to)))
+    }
+
+    /// What of a camera's buffer begins between two moments, words about gaps included, in order.
+    pub fn buffer_begun(
+        &self,
+        camera: &CameraId,
+        (from, to): (Utc, Utc),
+    ) -> impl Iterator<Item = Result<ObjectRef, Error>> + '_ {
+        let first = buffer_prefix(camera);
         let key = |at| [first.as_slice(), &sortable(at)].concat();
-        let before = self.objects.range(first.clone()..key(from)).rev().take(BACK);
-        let within = self.objects.range(key(from)..key(to));
-        before.chain(within).map(|row| self.object(&row.map_err(failed("read a buffer"))?.1))
+        self.objects.range(key(from)..key(to)).map(|row| self.object(&row.map_err(failed("read a buffer"))?.1))
     }
 
     /// Incidents with objects, the oldest first.

@@ -302,6 +302,12 @@ impl MediaStore {
         self.look_up(move |shared| shared.index()?.buffer_before(&camera, before)).await
     }
 
+    /// What of a camera's buffer begins between two moments, words about gaps included, in the order of their time.
+    pub async fn buffer(&self, camera: &CameraId, span: (Utc, Utc)) -> Result<Vec<ObjectRef>, Error> {
+        let camera = camera.clone();
+        self.look_up(move |shared| shared.index()?.buffer_begun(&camera, span).collect()).await
+    }
+
     /// Goes through what a camera's buffer has between two moments, words about gaps included, in no particular order, on a
     /// thread of its own. Memory does not grow with how much that is.
     pub async fn fold_buffer<T: Default + Send + 'static>(

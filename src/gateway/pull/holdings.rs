@@ -1,14 +1,14 @@
 //! What this gateway holds of a camera between two moments, for whoever pulls it: evidence of incidents, and what is kept
 //! beside it. What is in memory alone does not count.
 
-use super::{
-    board::Board,
-    intervals::{Interval, Intervals, Unheld, unheld},
-};
 use crate::{
     district::{
         evidence::{CameraEvidence, Gap},
         ids::CameraId,
+    },
+    gateway::{
+        board::Board,
+        intervals::{Interval, Intervals, Unheld, unheld},
     },
     spool::{Error, MediaStore, ObjectMeta},
 };
@@ -28,7 +28,7 @@ impl Holdings {
     ///
     /// # Errors
     /// What the media log says.
-    pub(super) async fn of(
+    pub(in crate::gateway) async fn of(
         camera: &CameraId,
         asked: Interval,
         media: &MediaStore,
@@ -62,6 +62,7 @@ impl Holdings {
     }
 }
 
-fn is_asked(evidence: &CameraEvidence, camera: &CameraId, asked: Interval) -> bool {
+/// Whether evidence is of a camera and of some of an interval.
+pub(in crate::gateway) fn is_asked(evidence: &CameraEvidence, camera: &CameraId, asked: Interval) -> bool {
     evidence.camera == *camera && evidence.from < asked.to && asked.from < evidence.to
 }

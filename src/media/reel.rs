@@ -1,0 +1,378 @@
+//! Fragments of several recordings of one camera as one MP4 file (ISO/IEC 14496-12), built without holding it. Pure.
+//!
+//! **Head.** `ftyp`, a `moov` that describes every format that occurs, and a `sidx`. Formats of one codec share a track
+//! and are told apart by their sample description; a track's time scale is the least that all of them divide, so that
+//! every duration stays exact. Another codec is another track. The head's length depends on the formats alone: the same
+//! fragments stand at the same bytes while the file still grows.
+//!
+//! **Fragments** get the time and the numbers of this file in their `moof`; their media bytes are not touched. Each takes
+//! up [`len`] bytes, known before it is read: what is left over is a `free` box. One that cannot be read any more becomes
+//! a `free` box whole.
+
+mod index;
+
+use std::{collections::BTreeMap, mem, ops::Range};
+
+use bytes::Bytes;
+use mp4_atom::{
+    Codec as Entry, Decode, Encode, FourCC, Ftyp, Header, Mehd, Moof, Moov, Mvex, Mvhd, Traf, Trak, Trex, TrunEntry,
+    TrunSamples,
+};
+
+pub use index::Index;
+
+/// Ticks a second of the movie's and the index's own times.
+const MILLIS: u32 = 1_000;
+
+/// Size and kind in front of a box's body.
+const BOX_HEADER: usize = 8;
+
+/// A fragment has at most two tracks, and each takes four bytes more here: its sample description.
+const GROWTH: u64 = 2 * 4;
+
+/// Why fragments cannot be put together.
+#[derive(Debug, thiserror::Error)]
+pub enum ReelError {
+    /// A box cannot be read or written.
+    #[error("a box of a stored fragment cannot be read")]
+    Box(#[from] mp4_atom::Error),
+    /// Something is not as we write it.
+    #[error("a stored fragment is not as it was written: {0}")]
+    Shape(&'static str),
+}
+
+/// How many bytes a fragment takes up in the file, whose own file has `size` bytes in at most `chunks` chunks.
+pub fn len(size: u64, chunks: u64) -> u64 {
+    size + GROWTH * chunks + BOX_HEADER as u64
+}
+
+/// What of a fragment is kept: frames that begin within, in microseconds of the recording's own time line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keep {
+    /// From.
+    pub from_us: i64,
+    /// To, not included.
+    pub to_us: i64,
+}
+
+impl Keep {
+    /// Everything.
+    pub const ALL: Self = Self { from_us: i64::MIN, to_us: i64::MAX };
+}
+
+/// What describes the fragments: tracks, and where in them each init segment's formats are.
+#[derive(Debug)]
+pub struct Reel {
+    tracks: Vec<Joint>,
+    /// For each init segment, by its own track's number.
+    formats: Vec<BTreeMap<u32, Place>>,
+}
+
+/// A track of the file.
+#[derive(Debug)]
+struct Joint {
+    /// As its first init segment has it.
+    trak: Trak,
+    /// Sample descriptions.
+    entries: Vec<Entry>,
+    timescale: u32,
+}
+
+/// Where a format is described.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    /// From 0.
+    track: usize,
+    /// From 1.
+    description: u32,
+    /// Ticks a second in the fragments.
+    rate: u32,
+}
+
+impl Reel {
+    /// A file whose fragments need these init segments, the first first. Give each but once.
+    ///
+    /// # Errors
+    /// When one of them cannot be read.
+    pub fn new(inits: &[Bytes]) -> Result<Self, ReelError> {
+        let traks = |init: &Bytes| {
+            let mut at = &init[..];
+            Ftyp::decode(&mut at)?;
+            Ok::<_, ReelError>(Moov::decode(&mut at)?.trak)
+        };
+        let all = inits.iter().map(traks).collect::<Result<Vec<_>, _>>()?;
+        let mut reel = Self { tracks: Vec::new(), formats: vec![BTreeMap::new(); inits.len()] };
+        // Pictures first: what shows but one track of a file shows the first.
+        for sound in [false, true] {
+            for (at, trak) in all.iter().enumerate().flat_map(|(at, traks)| traks.iter().map(move |trak| (at, trak))) {
+                if (trak.mdia.hdlr.handler == FourCC::new(b"soun")) == sound {
+                    let place = reel.place(trak.clone())?;
+                    reel.formats[at].insert(trak.tkhd.track_id, place);
+                }
+            }
+        }
+        Ok(reel)
+    }
+
+    fn place(&mut self, trak: Trak) -> Result<Place, ReelError> {
+        let rate = trak.mdia.mdhd.timescale;
+        let entry =
+            trak.mdia.minf.stbl.stsd.codecs.first().cloned().ok_or(ReelError::Shape("a track has no format"))?;
+        if rate == 0 {
+            return Err(ReelError::Shape("a track has no time scale"));
+        }
+        let alike = |joint: &Joint| {
+            mem::discriminant(&joint.entries[0]) == mem::discriminant(&entry)
+                && least_common_multiple(joint.timescale, rate).is_some()
+        };
+        let Some(track) = self.tracks.iter().position(alike) else {
+            self.tracks.push(Joint { trak, entries: vec![entry], timescale: rate });
+            return Ok(Place { track: self.tracks.len() - 1, description: 1, rate });
+        };
+        let joint = &mut self.tracks[track];
+        joint.timescale = least_common_multiple(joint.timescale, rate).unwrap_or(rate);
+        if joint.trak.tkhd.width.integer() < trak.tkhd.width.integer() {
+            (joint.trak.tkhd.width, joint.trak.tkhd.height) = (trak.tkhd.width, trak.tkhd.height);
+        }
+        let known = joint.entries.iter().position(|e| *e == entry);
+        let at = known.unwrap_or_else(|| {
+            joint.entries.push(entry);
+            joint.entries.len() - 1
+        });
+        Ok(Place { track, description: number(at), rate })
+    }
+
+    /// What stands before the fragments: their total length, and where in time they are, as `index` has counted.
+    ///
+    /// # Errors
+    /// When a box cannot be written.
+    pub fn head(&self, index: &Index) -> Result<Bytes, ReelError> {
+        let trak = |(at, joint): (usize, &Joint)| {
+            let mut trak = joint.trak.clone();
+            trak.tkhd.track_id = number(at);
+            trak.mdia.mdhd.timescale = joint.timescale;
+            trak.mdia.minf.stbl.stsd.codecs.clone_from(&joint.entries);
+            trak
+        };
+        let trex = |at| Trex { track_id: number(at), default_sample_description_index: 1, ..Trex::default() };
+        let moov = Moov {
+            mvhd: Mvhd {
+                timescale: MILLIS,
+                rate: 1.into(),
+                volume: 1.into(),
+                next_track_id: number(self.tracks.len()),
+                ..Mvhd::default()
+            },
+            mvex: Some(Mvex {
+                mehd: Some(Mehd { fragment_duration: index.end_us() / 1_000 }),
+                trex: (0..self.tracks.len()).map(trex).collect(),
+            }),
+            trak: self.tracks.iter().enumerate().map(trak).collect(),
+            ..Moov::default()
+        };
+        let compatible_brands = vec![FourCC::new(b"iso6"), FourCC::new(b"mp41")];
+        let ftyp = Ftyp { major_brand: FourCC::new(b"iso6"), minor_version: 0, compatible_brands };
+        let mut out = Vec::with_capacity(16 << 10);
+        ftyp.encode(&mut out)?;
+        moov.encode(&mut out)?;
+        index.encode(&mut out)?;
+        Ok(out.into())
+    }
+
+    /// A fragment as it stands in the file: what is kept of it, moved by `shift_us` from its recording's time line to the
+    /// file's, in exactly `len` bytes. `init` is the init segment that it needs, from 0.
+    ///
+    /// # Errors
+    /// When it is not as it was written, or is longer than that.
+    pub fn splice(
+        &self,
+        init: usize,
+        fragment: &Bytes,
+        shift_us: i64,
+        keep: Keep,
+        len: u64,
+    ) -> Result<Vec<Bytes>, ReelError> {
+        let formats = self.formats.get(init).ok_or(ReelError::Shape("its init segment is another's"))?;
+        let place = |id: u32| {
+            let place = formats.get(&id)?;
+            let timescale = self.tracks[place.track].timescale;
+            Some(Target {
+                track_id: number(place.track),
+                description: place.description,
+                rate: place.rate,
+                scale: timescale / place.rate,
+                shift: rescale(shift_us, timescale),
+            })
+        };
+        let mut out = rewrite(fragment, keep, place)?;
+        let taken: u64 = out.iter().map(|part| part.len() as u64).sum();
+        match len.checked_sub(taken) {
+            Some(0) => {}
+            Some(rest) if rest >= BOX_HEADER as u64 => out.push(filler(rest)),
+            _ => return Err(ReelError::Shape("it is longer than was said")),
+        }
+        Ok(out)
+    }
+}
+
+/// How many bytes remain of a fragment of which not all is kept. None: nothing of it.
+///
+/// # Errors
+/// When it is not as it was written.
+pub fn kept_len(init: &Bytes, fragment: &Bytes, keep: Keep) -> Result<Option<u64>, ReelError> {
+    let reel = Reel::new(std::slice::from_ref(init))?;
+    let place = |id: u32| {
+        let rate = reel.formats[0].get(&id)?.rate;
+        Some(Target { track_id: id, description: 1, rate, scale: 1, shift: 0 })
+    };
+    let parts = rewrite(fragment, keep, place)?;
+    Ok((!parts.is_empty()).then(|| parts.iter().map(|part| part.len() as u64).sum()))
+}
+
+/// A `free` box of so many bytes, at least eight: what nobody reads.
+pub fn filler(len: u64) -> Bytes {
+    let mut out = vec![0; usize::try_from(len).unwrap_or(usize::MAX).max(BOX_HEADER)];
+    out[..4].copy_from_slice(&u32::try_from(len).unwrap_or(u32::MAX).to_be_bytes());
+    out[4..8].copy_from_slice(b"free");
+    out.into()
+}
+
+/// What becomes of a track's run.
+#[derive(Clone, Copy)]
+struct Target {
+    track_id: u32,
+    description: u32,
+    rate: u32,
+    /// The file's ticks in one of the fragment's.
+    scale: u32,
+    /// The file's ticks from the recording's beginning to the file's.
+    shift: i64,
+}
+
+/// `moof` and `mdat` of every chunk of which something is kept.
+fn rewrite(bytes: &Bytes, keep: Keep, target: impl Fn(u32) -> Option<Target>) -> Result<Vec<Bytes>, ReelError> {
+    let (mut out, mut at) = (Vec::new(), 0);
+    while at < bytes.len() {
+        let (kind, whole) = next_box(bytes, at)?;
+        if kind == *b"moof" {
+            let moof = Moof::decode(&mut &bytes[whole.clone()])?;
+            rewrite_chunk(moof, at, bytes, keep, &target, &mut out)?;
+        }
+        at = whole.end;
+    }
+    Ok(out)
+}
+
+fn rewrite_chunk(
+    moof: Moof,
+    at: usize,
+    bytes: &Bytes,
+    keep: Keep,
+    target: &impl Fn(u32) -> Option<Target>,
+    out: &mut Vec<Bytes>,
+) -> Result<(), ReelError> {
+    let mut kept = Moof { mfhd: moof.mfhd, traf: Vec::new() };
+    let mut media = Vec::new();
+    for traf in moof.traf {
+        let target = target(traf.tfhd.track_id).ok_or(ReelError::Shape("it has a track that is not described"))?;
+        if let Some((traf, range)) = cut(traf, at, keep, target)? {
+            if range.start < at || range.end > bytes.len() {
+                return Err(ReelError::Shape("its frames lie outside it"));
+            }
+            kept.traf.push(traf);
+            media.push(bytes.slice(range));
+        }
+    }
+    if kept.traf.is_empty() {
+        return Ok(());
+    }
+    // The runs say where their bytes lie counted from the moof's beginning, so its own length is needed first.
+    let mut head = Vec::with_capacity(512 + 16 * bytes.len() / 4096);
+    kept.encode(&mut head)?;
+    let mut offset = head.len() + BOX_HEADER;
+    for (traf, media) in kept.traf.iter_mut().zip(&media) {
+        for trun in &mut traf.trun {
+            trun.data_offset = Some(i32::try_from(offset).map_err(|_| ReelError::Shape("it is too large"))?);
+        }
+        offset += media.len();
+    }
+    let mdat = offset - head.len();
+    head.clear();
+    kept.encode(&mut head)?;
+    head.extend_from_slice(&u32::try_from(mdat).map_err(|_| ReelError::Shape("it is too large"))?.to_be_bytes());
+    head.extend_from_slice(b"mdat");
+    out.push(head.into());
+    out.extend(media);
+    Ok(())
+}
+
+/// What is kept of a track's run, and where its bytes lie.
+fn cut(mut traf: Traf, at: usize, keep: Keep, target: Target) -> Result<Option<(Traf, Range<usize>)>, ReelError> {
+    let [trun] = &mut traf.trun[..] else { return Err(ReelError::Shape("a track has not one run")) };
+    let TrunSamples::Explicit(entries) = &mut trun.samples else {
+        return Err(ReelError::Shape("its frames have no sizes"));
+    };
+    let tfdt = traf.tfdt.as_mut().ok_or(ReelError::Shape("it has no time"))?;
+    let usual = traf.tfhd.default_sample_duration.unwrap_or(0);
+    let duration = |entry: &TrunEntry| u64::from(entry.duration.unwrap_or(usual));
+    // Where a frame begins, in microseconds; rounded as the recording's own places are.
+    let micros =
+        |ticks: u64| i64::try_from(u128::from(ticks) * 1_000_000 / u128::from(target.rate)).unwrap_or(i64::MAX);
+
+    let (mut time, mut first, mut skipped) = (tfdt.base_media_decode_time, None, 0_usize);
+    let (mut count, mut size) = (0, 0_usize);
+    for (n, entry) in entries.iter().enumerate() {
+        let starts = micros(time);
+        let bytes = entry.size.ok_or(ReelError::Shape("its frames have no sizes"))? as usize;
+        if starts < keep.from_us {
+            skipped += bytes;
+        } else if starts < keep.to_us {
+            first.get_or_insert((n, time));
+            (count, size) = (count + 1, size + bytes);
+        }
+        time = time.saturating_add(duration(entry));
+    }
+    let Some((n, time)) = first else { return Ok(None) };
+    entries.truncate(n + count);
+    entries.drain(..n);
+    let scaled = |ticks: u32| ticks.checked_mul(target.scale).ok_or(ReelError::Shape("a frame lasts too long"));
+    for entry in entries {
+        entry.duration = entry.duration.map(scaled).transpose()?;
+    }
+    traf.tfhd.track_id = target.track_id;
+    traf.tfhd.sample_description_index = Some(target.description);
+    traf.tfhd.default_sample_duration = traf.tfhd.default_sample_duration.map(scaled).transpose()?;
+    let moved = i128::from(time) * i128::from(target.scale) + i128::from(target.shift);
+    tfdt.base_media_decode_time = u64::try_from(moved.max(0)).unwrap_or(u64::MAX);
+    let begins = trun.data_offset.and_then(|offset| at.checked_add_signed(offset as isize)).map(|at| at + skipped);
+    let begins = begins.ok_or(ReelError::Shape("it does not say where its frames are"))?;
+    Ok(Some((traf, begins..begins + size)))
+}
+
+/// The box at `at`: its kind, and from where to where it goes.
+fn next_box(bytes: &Bytes, at: usize) -> Result<([u8; 4], Range<usize>), ReelError> {
+    let mut rest = &bytes[at..];
+    let before = rest.len();
+    let header = Header::decode(&mut rest)?;
+    let head = before - rest.len();
+    let size = header.size.ok_or(ReelError::Shape("a box has no end"))?;
+    let end = at.checked_add(head + size).filter(|end| *end <= bytes.len());
+    let end = end.ok_or(ReelError::Shape("it is cut short"))?;
+    Ok((*header.kind.as_ref(), at..end))
+}
+
+fn rescale(us: i64, timescale: u32) -> i64 {
+    i64::try_from((i128::from(us) * i128::from(timescale)).div_euclid(1_000_000)).unwrap_or(i64::MAX)
+}
+
+fn least_common_multiple(a: u32, b: u32) -> Option<u32> {
+    let (mut x, mut y) = (a, b);
+    while y > 0 {
+        (x, y) = (y, x % y);
+    }
+    a.checked_div(x)?.checked_mul(b)
+}
+
+fn number(at: usize) -> u32 {
+    u32::try_from(at + 1).unwrap_or(u32::MAX)
+}
