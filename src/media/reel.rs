@@ -1,9 +1,10 @@
 //! Fragments of several recordings of one camera as one MP4 file (ISO/IEC 14496-12), built without holding it. Pure.
 //!
-//! **Head.** `ftyp`, a `moov` that describes every format that occurs, and a `sidx`. Formats of one codec share a track
-//! and are told apart by their sample description; a track's time scale is the least that all of them divide, so that
-//! every duration stays exact. Another codec is another track. The head's length depends on the formats alone: the same
-//! fragments stand at the same bytes while the file still grows.
+//! **Head.** `ftyp`, a `moov` that describes every format that occurs, and a `sidx`. Pictures of one codec share a track,
+//! each format with a sample description of its own; and since players are known that read only the first, its parameter
+//! sets go before the key frames of the others too (`avc3`, `hev1`: ISO/IEC 14496-15). Another codec, and another format
+//! of sound, is another track. The head's length depends on the formats alone: the same fragments stand at the same bytes
+//! while the file still grows.
 //!
 //! **Fragments** get the time and the numbers of this file in their `moof`; their media bytes are not touched. Each takes
 //! up [`len`] bytes, known before it is read: what is left over is a `free` box. One that cannot be read any more becomes
@@ -15,8 +16,8 @@ use std::{collections::BTreeMap, mem, ops::Range};
 
 use bytes::Bytes;
 use mp4_atom::{
-    Codec as Entry, Decode, Encode, FourCC, Ftyp, Header, Mehd, Moof, Moov, Mvex, Mvhd, Traf, Trak, Trex, TrunEntry,
-    TrunSamples,
+    Avc1, Avc3, Codec as Entry, Decode, Encode, FourCC, Ftyp, Header, Hev1, Hvc1, Mehd, Moof, Moov, Mvex, Mvhd, Traf,
+    Trak, Trex, TrunEntry, TrunSamples,
 };
 
 pub use index::Index;
@@ -73,8 +74,8 @@ pub struct Reel {
 struct Joint {
     /// As its first init segment has it.
     trak: Trak,
-    /// Sample descriptions.
-    entries: Vec<Entry>,
+    /// Sample descriptions, with the parameter sets of each.
+    entries: Vec<(Entry, Bytes)>,
     timescale: u32,
 }
 
@@ -87,6 +88,21 @@ struct Place {
     description: u32,
     /// Ticks a second in the fragments.
     rate: u32,
+}
+
+/// A fragment as it is to stand in the file.
+#[derive(Debug, Clone, Copy)]
+pub struct Splice {
+    /// Which init segment it needs, from 0.
+    pub init: usize,
+    /// From its recording's time line to the file's, in microseconds.
+    pub shift_us: i64,
+    /// What is kept of it.
+    pub keep: Keep,
+    /// Whether its parameter sets go before its first picture.
+    pub sets: bool,
+    /// How many bytes it takes up.
+    pub len: u64,
 }
 
 impl Reel {
@@ -121,22 +137,24 @@ impl Reel {
         if rate == 0 {
             return Err(ReelError::Shape("a track has no time scale"));
         }
+        let sets = parameter_sets_of(&entry);
+        let known = |joint: &Joint| joint.timescale == rate && joint.entries.iter().any(|(e, _)| *e == entry);
         let alike = |joint: &Joint| {
-            mem::discriminant(&joint.entries[0]) == mem::discriminant(&entry)
-                && least_common_multiple(joint.timescale, rate).is_some()
+            let same_codec = mem::discriminant(&joint.entries[0].0) == mem::discriminant(&entry);
+            joint.timescale == rate && same_codec && !sets.is_empty()
         };
-        let Some(track) = self.tracks.iter().position(alike) else {
-            self.tracks.push(Joint { trak, entries: vec![entry], timescale: rate });
+        let track = self.tracks.iter().position(known).or_else(|| self.tracks.iter().position(alike));
+        let Some(track) = track else {
+            self.tracks.push(Joint { trak, entries: vec![(entry, sets)], timescale: rate });
             return Ok(Place { track: self.tracks.len() - 1, description: 1, rate });
         };
         let joint = &mut self.tracks[track];
-        joint.timescale = least_common_multiple(joint.timescale, rate).unwrap_or(rate);
         if joint.trak.tkhd.width.integer() < trak.tkhd.width.integer() {
             (joint.trak.tkhd.width, joint.trak.tkhd.height) = (trak.tkhd.width, trak.tkhd.height);
         }
-        let known = joint.entries.iter().position(|e| *e == entry);
+        let known = joint.entries.iter().position(|(e, _)| *e == entry);
         let at = known.unwrap_or_else(|| {
-            joint.entries.push(entry);
+            joint.entries.push((entry, sets));
             joint.entries.len() - 1
         });
         Ok(Place { track, description: number(at), rate })
@@ -150,8 +168,10 @@ impl Reel {
         let trak = |(at, joint): (usize, &Joint)| {
             let mut trak = joint.trak.clone();
             trak.tkhd.track_id = number(at);
-            trak.mdia.mdhd.timescale = joint.timescale;
-            trak.mdia.minf.stbl.stsd.codecs.clone_from(&joint.entries);
+            let entries = joint.entries.iter().map(|(entry, _)| entry.clone());
+            let several = joint.entries.len() > 1;
+            let entries = entries.map(|entry| if several { with_sets_in_band(entry) } else { entry });
+            trak.mdia.minf.stbl.stsd.codecs = entries.collect();
             trak
         };
         let trex = |at| Trex { track_id: number(at), default_sample_description_index: 1, ..Trex::default() };
@@ -179,34 +199,27 @@ impl Reel {
         Ok(out.into())
     }
 
-    /// A fragment as it stands in the file: what is kept of it, moved by `shift_us` from its recording's time line to the
-    /// file's, in exactly `len` bytes. `init` is the init segment that it needs, from 0.
+    /// A fragment's bytes in the file: exactly as many as was said.
     ///
     /// # Errors
     /// When it is not as it was written, or is longer than that.
-    pub fn splice(
-        &self,
-        init: usize,
-        fragment: &Bytes,
-        shift_us: i64,
-        keep: Keep,
-        len: u64,
-    ) -> Result<Vec<Bytes>, ReelError> {
-        let formats = self.formats.get(init).ok_or(ReelError::Shape("its init segment is another's"))?;
-        let place = |id: u32| {
+    pub fn splice(&self, fragment: &Bytes, splice: &Splice) -> Result<Vec<Bytes>, ReelError> {
+        let formats = self.formats.get(splice.init).ok_or(ReelError::Shape("its init segment is another's"))?;
+        let target = |id: u32| {
             let place = formats.get(&id)?;
-            let timescale = self.tracks[place.track].timescale;
+            let joint = &self.tracks[place.track];
+            let (_, sets) = &joint.entries[place.description as usize - 1];
             Some(Target {
                 track_id: number(place.track),
                 description: place.description,
                 rate: place.rate,
-                scale: timescale / place.rate,
-                shift: rescale(shift_us, timescale),
+                shift: rescale(splice.shift_us, place.rate),
+                sets: if splice.sets { sets.clone() } else { Bytes::new() },
             })
         };
-        let mut out = rewrite(fragment, keep, place)?;
+        let mut out = rewrite(fragment, splice.keep, target)?;
         let taken: u64 = out.iter().map(|part| part.len() as u64).sum();
-        match len.checked_sub(taken) {
+        match splice.len.checked_sub(taken) {
             Some(0) => {}
             Some(rest) if rest >= BOX_HEADER as u64 => out.push(filler(rest)),
             _ => return Err(ReelError::Shape("it is longer than was said")),
@@ -215,18 +228,55 @@ impl Reel {
     }
 }
 
-/// How many bytes remain of a fragment of which not all is kept. None: nothing of it.
+/// How many bytes remain of a fragment of which not all is kept, without parameter sets. None: nothing of it.
 ///
 /// # Errors
 /// When it is not as it was written.
 pub fn kept_len(init: &Bytes, fragment: &Bytes, keep: Keep) -> Result<Option<u64>, ReelError> {
     let reel = Reel::new(std::slice::from_ref(init))?;
-    let place = |id: u32| {
+    let target = |id: u32| {
         let rate = reel.formats[0].get(&id)?.rate;
-        Some(Target { track_id: id, description: 1, rate, scale: 1, shift: 0 })
+        Some(Target { track_id: id, description: 1, rate, shift: 0, sets: Bytes::new() })
     };
-    let parts = rewrite(fragment, keep, place)?;
+    let parts = rewrite(fragment, keep, target)?;
     Ok((!parts.is_empty()).then(|| parts.iter().map(|part| part.len() as u64).sum()))
+}
+
+/// How many bytes the parameter sets of an init segment's pictures take up before a frame.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn sets_len(init: &Bytes) -> Result<u64, ReelError> {
+    let reel = Reel::new(std::slice::from_ref(init))?;
+    Ok(reel.tracks.iter().map(|joint| joint.entries[0].1.len() as u64).sum())
+}
+
+/// Parameter sets as they stand before a frame, each with its length. Nothing of other codecs.
+fn parameter_sets_of(entry: &Entry) -> Bytes {
+    let sets: Vec<&[u8]> = match entry {
+        Entry::Avc1(avc) => [&avc.avcc.sequence_parameter_sets, &avc.avcc.picture_parameter_sets]
+            .into_iter()
+            .flatten()
+            .map(|set| &set[..])
+            .collect(),
+        Entry::Hvc1(hevc) => hevc.hvcc.arrays.iter().flat_map(|array| &array.nalus).map(|set| &set[..]).collect(),
+        _ => Vec::new(),
+    };
+    let mut out = Vec::new();
+    for set in sets {
+        out.extend_from_slice(&u32::try_from(set.len()).unwrap_or(u32::MAX).to_be_bytes());
+        out.extend_from_slice(set);
+    }
+    out.into()
+}
+
+/// The sample entry that says that parameter sets are among the frames too.
+fn with_sets_in_band(entry: Entry) -> Entry {
+    match entry {
+        Entry::Avc1(Avc1 { visual, avcc, .. }) => Avc3 { visual, avcc, ..Avc3::default() }.into(),
+        Entry::Hvc1(Hvc1 { visual, hvcc, .. }) => Hev1 { visual, hvcc, ..Hev1::default() }.into(),
+        other => other,
+    }
 }
 
 /// A `free` box of so many bytes, at least eight: what nobody reads.
@@ -238,15 +288,20 @@ pub fn filler(len: u64) -> Bytes {
 }
 
 /// What becomes of a track's run.
-#[derive(Clone, Copy)]
 struct Target {
     track_id: u32,
     description: u32,
     rate: u32,
-    /// The file's ticks in one of the fragment's.
-    scale: u32,
-    /// The file's ticks from the recording's beginning to the file's.
+    /// Ticks from the recording's beginning to the file's.
     shift: i64,
+    /// What goes before the first frame.
+    sets: Bytes,
+}
+
+impl Target {
+    fn without_sets(self) -> Self {
+        Self { sets: Bytes::new(), ..self }
+    }
 }
 
 /// `moof` and `mdat` of every chunk of which something is kept.
@@ -256,7 +311,15 @@ fn rewrite(bytes: &Bytes, keep: Keep, target: impl Fn(u32) -> Option<Target>) ->
         let (kind, whole) = next_box(bytes, at)?;
         if kind == *b"moof" {
             let moof = Moof::decode(&mut &bytes[whole.clone()])?;
-            rewrite_chunk(moof, at, bytes, keep, &target, &mut out)?;
+            let first = out.is_empty();
+            rewrite_chunk(
+                moof,
+                at,
+                bytes,
+                keep,
+                |id| target(id).map(|t| if first { t } else { t.without_sets() }),
+                &mut out,
+            )?;
         }
         at = whole.end;
     }
@@ -268,19 +331,19 @@ fn rewrite_chunk(
     at: usize,
     bytes: &Bytes,
     keep: Keep,
-    target: &impl Fn(u32) -> Option<Target>,
+    target: impl Fn(u32) -> Option<Target>,
     out: &mut Vec<Bytes>,
 ) -> Result<(), ReelError> {
     let mut kept = Moof { mfhd: moof.mfhd, traf: Vec::new() };
     let mut media = Vec::new();
     for traf in moof.traf {
         let target = target(traf.tfhd.track_id).ok_or(ReelError::Shape("it has a track that is not described"))?;
-        if let Some((traf, range)) = cut(traf, at, keep, target)? {
+        if let Some((traf, range)) = cut(traf, at, keep, &target)? {
             if range.start < at || range.end > bytes.len() {
                 return Err(ReelError::Shape("its frames lie outside it"));
             }
             kept.traf.push(traf);
-            media.push(bytes.slice(range));
+            media.push((target.sets, bytes.slice(range)));
         }
     }
     if kept.traf.is_empty() {
@@ -290,11 +353,11 @@ fn rewrite_chunk(
     let mut head = Vec::with_capacity(512 + 16 * bytes.len() / 4096);
     kept.encode(&mut head)?;
     let mut offset = head.len() + BOX_HEADER;
-    for (traf, media) in kept.traf.iter_mut().zip(&media) {
+    for (traf, (sets, media)) in kept.traf.iter_mut().zip(&media) {
         for trun in &mut traf.trun {
             trun.data_offset = Some(i32::try_from(offset).map_err(|_| ReelError::Shape("it is too large"))?);
         }
-        offset += media.len();
+        offset += sets.len() + media.len();
     }
     let mdat = offset - head.len();
     head.clear();
@@ -302,12 +365,12 @@ fn rewrite_chunk(
     head.extend_from_slice(&u32::try_from(mdat).map_err(|_| ReelError::Shape("it is too large"))?.to_be_bytes());
     head.extend_from_slice(b"mdat");
     out.push(head.into());
-    out.extend(media);
+    out.extend(media.into_iter().flat_map(|(sets, media)| [sets, media]).filter(|part| !part.is_empty()));
     Ok(())
 }
 
 /// What is kept of a track's run, and where its bytes lie.
-fn cut(mut traf: Traf, at: usize, keep: Keep, target: Target) -> Result<Option<(Traf, Range<usize>)>, ReelError> {
+fn cut(mut traf: Traf, at: usize, keep: Keep, target: &Target) -> Result<Option<(Traf, Range<usize>)>, ReelError> {
     let [trun] = &mut traf.trun[..] else { return Err(ReelError::Shape("a track has not one run")) };
     let TrunSamples::Explicit(entries) = &mut trun.samples else {
         return Err(ReelError::Shape("its frames have no sizes"));
@@ -335,15 +398,12 @@ fn cut(mut traf: Traf, at: usize, keep: Keep, target: Target) -> Result<Option<(
     let Some((n, time)) = first else { return Ok(None) };
     entries.truncate(n + count);
     entries.drain(..n);
-    let scaled = |ticks: u32| ticks.checked_mul(target.scale).ok_or(ReelError::Shape("a frame lasts too long"));
-    for entry in entries {
-        entry.duration = entry.duration.map(scaled).transpose()?;
+    if let Some(size) = entries.first_mut().and_then(|entry| entry.size.as_mut()) {
+        *size = size.saturating_add(u32::try_from(target.sets.len()).unwrap_or(u32::MAX));
     }
     traf.tfhd.track_id = target.track_id;
     traf.tfhd.sample_description_index = Some(target.description);
-    traf.tfhd.default_sample_duration = traf.tfhd.default_sample_duration.map(scaled).transpose()?;
-    let moved = i128::from(time) * i128::from(target.scale) + i128::from(target.shift);
-    tfdt.base_media_decode_time = u64::try_from(moved.max(0)).unwrap_or(u64::MAX);
+    tfdt.base_media_decode_time = time.saturating_add_signed(target.shift);
     let begins = trun.data_offset.and_then(|offset| at.checked_add_signed(offset as isize)).map(|at| at + skipped);
     let begins = begins.ok_or(ReelError::Shape("it does not say where its frames are"))?;
     Ok(Some((traf, begins..begins + size)))
@@ -363,14 +423,6 @@ fn next_box(bytes: &Bytes, at: usize) -> Result<([u8; 4], Range<usize>), ReelErr
 
 fn rescale(us: i64, timescale: u32) -> i64 {
     i64::try_from((i128::from(us) * i128::from(timescale)).div_euclid(1_000_000)).unwrap_or(i64::MAX)
-}
-
-fn least_common_multiple(a: u32, b: u32) -> Option<u32> {
-    let (mut x, mut y) = (a, b);
-    while y > 0 {
-        (x, y) = (y, x % y);
-    }
-    a.checked_div(x)?.checked_mul(b)
 }
 
 fn number(at: usize) -> u32 {

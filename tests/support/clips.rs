@@ -101,17 +101,23 @@ fn with_length(nal: &[u8]) -> Vec<u8> {
 
 /// 1080p30, 10 s, a key frame every 2 s.
 pub fn h264() -> Clip {
-    let stream = read("cam_h264.h264");
+    h264_of("cam_h264.h264", (1920, 1080))
+}
+
+/// 360p15, 10 s, a key frame every 2 s.
+pub fn h264_small() -> Clip {
+    h264_of("cam_sub.h264", (640, 360))
+}
+
+fn h264_of(file: &str, size: (u16, u16)) -> Clip {
+    let stream = read(file);
     let nals = nals(&stream);
     let kind = |b: u8| b & 0x1f;
     let set = |k: u8| *nals.iter().find(|n| kind(n[0]) == k).unwrap();
     let (sps, pps) = (set(7), set(8));
     let head = [1, sps[1], sps[2], sps[3], 0xff, 0xe1];
     let config = [&head[..], &with_length(sps), &[1], &with_length(pps)].concat();
-    Clip {
-        format: format(Codec::H264, 90_000, (1920, 1080), 0, config),
-        units: units(&nals, kind, 9, &[7, 8], |k| k == 5),
-    }
+    Clip { format: format(Codec::H264, 90_000, size, 0, config), units: units(&nals, kind, 9, &[7, 8], |k| k == 5) }
 }
 
 /// 1080p30, 10 s, a key frame every 2 s.

@@ -27,7 +27,7 @@ use crate::{
     media::{
         manifest::hex,
         playlist::{Entry, Playlist},
-        reel::{self, Index, ReelError},
+        reel::{self, Index, ReelError, Splice},
     },
     spool::{self, Buffer, Kept, MediaStore, ObjectMeta, ObjectRef},
 };
@@ -98,6 +98,8 @@ struct Plan {
 struct FormatOf {
     object: ObjectRef,
     bytes: Bytes,
+    /// Bytes of its parameter sets before a frame.
+    sets_len: u64,
 }
 
 impl FormatOf {
@@ -270,7 +272,10 @@ impl Reel {
         let object = &chosen.fragment.what;
         let init = self.inits.get(&chosen.fragment.init).copied().unwrap_or(usize::MAX);
         let spliced = match self.plan.source.media.read(object).await {
-            Ok(bytes) => self.file.splice(init, &bytes, chosen.shift_us, chosen.keep, len).map_err(Unreeled::from),
+            Ok(bytes) => {
+                let (shift_us, keep, sets) = (chosen.shift_us, chosen.keep, chosen.another && chosen.fragment.key);
+                self.file.splice(&bytes, &Splice { init, shift_us, keep, sets, len }).map_err(Unreeled::from)
+            }
             Err(spool::Error::Gone(_)) => return vec![Err(Unreeled::Changed)],
             Err(error @ spool::Error::Damaged { .. }) => Err(error.into()),
             Err(error) => return vec![Err(error.into())],
@@ -314,7 +319,8 @@ impl Plan {
                     return Err(Unreeled::Formats);
                 }
                 let bytes = self.source.media.read(init).await?;
-                self.formats.push(FormatOf { object: init.clone(), bytes });
+                let sets_len = reel::sets_len(&bytes)?;
+                self.formats.push(FormatOf { object: init.clone(), bytes, sets_len });
             }
         }
         self.choose(chooser, found, until).await
@@ -343,17 +349,20 @@ impl Plan {
         let mut pieces = Vec::with_capacity(chosen.len());
         for chosen in chosen {
             let meta = &chosen.fragment.what.meta;
-            let len = if chosen.keep == reel::Keep::ALL {
-                Some(reel::len(meta.size, u64::from(meta.chunk) + 1))
+            let format = &self.formats[chosen.fragment.init];
+            let whole = Some(reel::len(meta.size, u64::from(meta.chunk) + 1));
+            let kept = if chosen.keep == reel::Keep::ALL {
+                whole
             } else {
-                let init = &self.formats[chosen.fragment.init].bytes;
                 match self.source.media.read(&chosen.fragment.what).await {
-                    Ok(bytes) => reel::kept_len(init, &bytes, chosen.keep)?,
+                    Ok(bytes) => reel::kept_len(&format.bytes, &bytes, chosen.keep)?,
                     // As long as it was, and a hole.
-                    Err(spool::Error::Damaged { .. }) => Some(reel::len(meta.size, u64::from(meta.chunk) + 1)),
+                    Err(spool::Error::Damaged { .. }) => whole,
                     Err(error) => return Err(error.into()),
                 }
             };
+            let sets = if chosen.another && chosen.fragment.key { format.sets_len } else { 0 };
+            let len = kept.map(|len| len + sets);
             pieces.extend(len.map(|len| Piece { chosen, len }));
         }
         Ok(pieces)
