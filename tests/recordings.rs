@@ -199,6 +199,36 @@ fn evidence_and_any_interval_are_files_with_every_frame_once_whole_or_in_ranges(
     assert!((some.last().unwrap().0 - long).abs() < 0.05, "{} of {long}", some.last().unwrap().0);
     position(&hashes(&all), &hashes(&some));
 
+    // The picture of a moment is the last key frame before it, in its own size or smaller, as ffmpeg sees it.
+    let still = dir.path().join("still.jpg");
+    let (status, headers) = curl(&gateway, &format!("/v1/cameras/c1/still.jpg?at={to}"), &[], &still);
+    assert_eq!((status, header(&headers, "content-type")), (200, "image/jpeg"));
+    let captured: Utc = header(&headers, "chowki-at").to_uppercase().parse().unwrap();
+    assert!(captured <= to && to.since(captured) < Duration::from_millis(2_100), "{captured} for {to}");
+    let seen = |file: &Path, args: &[&str]| {
+        let out = Command::new("ffmpeg")
+            .args(["-v", "error"])
+            .args(args)
+            .arg("-i")
+            .arg(file)
+            .args(["-frames:v", "1", "-vf", "scale=out_range=full,format=gray", "-f", "rawvideo", "-"])
+            .output()
+            .unwrap();
+        assert!(out.stderr.is_empty(), "{}", String::from_utf8_lossy(&out.stderr));
+        out.stdout
+    };
+    let (ours, theirs) = (
+        seen(&still, &[]),
+        seen(&dir.path().join("some.mp4"), &["-ss", &format!("{:.3}", captured.since(held[0]).as_secs_f64())]),
+    );
+    assert_eq!((ours.len(), theirs.len()), (1920 * 1080, 1920 * 1080));
+    let off: u64 = ours.iter().zip(&theirs).map(|(a, b)| u64::from(a.abs_diff(*b))).sum();
+    assert!(off / 1920 < 1080 * 4, "{} a pixel", off as f64 / (1920.0 * 1080.0));
+    assert_eq!(curl(&gateway, &format!("/v1/cameras/c1/still.jpg?at={to}&width=320"), &[], &still).0, 200);
+    let small = ffprobe(&still);
+    assert_eq!((&small["streams"][0]["width"], &small["streams"][0]["height"]), (&320.into(), &180.into()));
+    assert_eq!(gateway.get(&format!("/v1/cameras/c1/still.jpg?at={}", until.before(3_000 * SECOND))).status, 404);
+
     // The same as HLS, from the stored objects.
     let list = format!("http://127.0.0.1:{}{}", gateway.api, url("recording.m3u8", began, until));
     let listed = packets(&list, "v");

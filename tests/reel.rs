@@ -214,3 +214,28 @@ fn a_file_of_any_length_has_a_head_of_one_length_that_knows_where_each_moment_is
     assert!(reel.splice(whole, &all(100)).is_err());
     assert!(reel.splice(whole, &Splice { init: 1, ..all(len) }).is_err());
 }
+
+#[test]
+fn a_key_frame_of_each_codec_is_a_picture() {
+    let dir = tempfile::tempdir().unwrap();
+    for clip in [h264(), clips::h264_small(), h265(), clips::jpeg()] {
+        let (init, fragments) = recorded(&clip.frames(0, Duration::ZERO, |i| i * 90_000 / 30));
+        let frame = reel::key_frame(&init, &fragments[0].bytes, i64::MAX).unwrap().unwrap();
+        assert!(reel::key_frame(&init, &fragments[0].bytes, -1).unwrap().is_none());
+        let path = dir.path().join("still.jpg");
+        std::fs::write(&path, chowki::media::still::jpeg(&frame, None).unwrap()).unwrap();
+        let out = Command::new("ffprobe")
+            .args(["-v", "error", "-show_entries", "stream=codec_name,width,height", "-of", "csv=p=0"])
+            .arg(&path)
+            .output()
+            .unwrap();
+        let (width, height) = (clip.format.width, clip.format.height);
+        assert_eq!(String::from_utf8_lossy(&out.stdout).trim(), format!("mjpeg,{width},{height}"));
+        decodes(&path);
+        // What is cut short or altered is refused or a worse picture, and nothing else.
+        for cut in [0, 3, frame.data.len() / 2] {
+            let broken = reel::KeyFrame { data: frame.data.slice(..cut), ..frame.clone() };
+            let _ = chowki::media::still::jpeg(&broken, Some(320));
+        }
+    }
+}

@@ -1,18 +1,21 @@
 //! Evidence as it stands in this gateway's media log: as one file, as a playlist, while it still grows, and its objects.
 
 use axum::{
+    Extension,
     extract::{Path, State},
     http::{HeaderMap, header},
     response::{IntoResponse, Response},
 };
 
-use super::{Api, Problem, incidents, media, recordings};
+use super::{Api, Problem, auth::Caller, incidents, limits::Peer, media, recordings};
 use crate::gateway::shelf;
 
 /// `GET /v1/incidents/{id}/cameras/{camera}.mp4`: all of it as one file, also while it still grows.
 pub(super) async fn file(
     State(api): State<Api>,
     Path((id, name)): Path<(String, String)>,
+    Extension(caller): Extension<Caller>,
+    peer: Option<Extension<Peer>>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let id = incidents::parse(&id)?;
@@ -20,11 +23,12 @@ pub(super) async fn file(
         return Err(Problem::not_found(format!("no such file; ask for {name}.mp4, or for {name}/index.m3u8")));
     };
     let camera = recordings::parse(camera)?;
+    let pass = api.limiter.file(&caller, peer.as_deref())?;
     let Some(evidence) = api.gateway.evidence(id, &camera).await else {
         return Err(Problem::not_found(format!("no evidence of {camera} is kept for an incident {id}")));
     };
     let (reel, gaps) = evidence?;
-    media::answer(reel, &gaps, &headers)
+    media::answer(reel, &gaps, &headers, pass)
 }
 
 /// `GET /v1/incidents/{id}/cameras/{camera}/{object}`: `index.m3u8`, `init.mp4`, `00001.m4s`, ...

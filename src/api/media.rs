@@ -8,8 +8,9 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
+use futures::StreamExt;
 
-use super::Problem;
+use super::{Problem, limits::Pass};
 use crate::gateway::{
     Unheld,
     pull::{Reel, Unreeled},
@@ -29,7 +30,7 @@ pub(super) fn object(name: &str, bytes: Bytes) -> Response {
 const GAPS: usize = 32;
 
 /// Answers with such a file, or the part of it that is asked for. Its gaps are told in a header.
-pub(super) fn answer(reel: Reel, gaps: &[Unheld], asked: &HeaderMap) -> Result<Response, Problem> {
+pub(super) fn answer(reel: Reel, gaps: &[Unheld], asked: &HeaderMap, pass: Pass) -> Result<Response, Problem> {
     let (len, tag) = (reel.len(), format!("\"{}\"", reel.etag()));
     let mut headers = HeaderMap::new();
     let mut say = |name, text: String| {
@@ -66,7 +67,9 @@ pub(super) fn answer(reel: Reel, gaps: &[Unheld], asked: &HeaderMap) -> Result<R
         None => (StatusCode::OK, 0..len),
     };
     say(header::CONTENT_LENGTH, (range.end - range.start).to_string());
-    Ok((status, headers, Body::from_stream(Arc::new(reel).bytes(range))).into_response())
+    // The pass is held until all is sent, or the caller breaks off.
+    let bytes = Arc::new(reel).bytes(range).inspect(move |_| _ = &pass);
+    Ok((status, headers, Body::from_stream(bytes)).into_response())
 }
 
 /// Gaps as a list of strings with the reason as a parameter (RFC 9651): `"from/to";reason=camera-down`.

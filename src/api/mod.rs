@@ -6,6 +6,7 @@ pub mod door;
 mod evidence;
 mod incidents;
 mod inventory;
+pub mod limits;
 mod live;
 mod media;
 pub mod page;
@@ -41,6 +42,8 @@ pub struct Api {
     pub gateway: Facade,
     /// Who may do what.
     pub access: Arc<auth::Access>,
+    /// How much each may ask for.
+    pub limiter: Arc<limits::Limiter>,
     /// Whether this is the demo, whose page can press buttons.
     pub demo: bool,
 }
@@ -51,6 +54,7 @@ const MAX_BODY: usize = 16 * 1024;
 /// All routes. `extra` is merged behind the same door: the demo's own.
 pub fn router(api: Api, extra: Router) -> Router {
     let open = Router::new().route("/healthz", get(inventory::healthz)).merge(page_routes());
+    let measure = middleware::from_fn_with_state(api.limiter.clone(), limits::in_measure);
     let behind = |right| middleware::from_fn_with_state((api.access.clone(), right), auth::guard);
     let states = Router::new()
         .route("/metrics", get(inventory::metrics))
@@ -59,6 +63,7 @@ pub fn router(api: Api, extra: Router) -> Router {
         .route("/v1/buttons", get(inventory::buttons))
         .route("/v1/cameras", get(inventory::cameras))
         .route("/v1/me", get(call::me))
+        .route_layer(measure.clone())
         .route_layer(behind(Right::States));
     let incidents = Router::new()
         .route("/v1/events", get(live::events))
@@ -67,6 +72,7 @@ pub fn router(api: Api, extra: Router) -> Router {
         .route("/v1/cameras/{id}/coverage", get(recordings::coverage))
         .route("/v1/cameras/{id}/recording.mp4", get(recordings::recording))
         .route("/v1/cameras/{id}/recording.m3u8", get(recordings::playlist))
+        .route("/v1/cameras/{id}/still.jpg", get(recordings::still))
         .route("/v1/cameras/{id}/recordings/{day}/{object}", get(recordings::object))
         .route("/v1/cameras/{id}/whep", offer(post(watch::begin)))
         .route("/v1/cameras/{id}/whep/{session}", delete(watch::end))
@@ -74,6 +80,7 @@ pub fn router(api: Api, extra: Router) -> Router {
         .route("/v1/incidents/{id}/cameras/{camera}/{object}", get(evidence::object))
         .route("/v1/calls", get(call::list))
         .route("/v1/ice-servers", get(call::ice_servers))
+        .route_layer(measure.clone())
         .route_layer(behind(Right::Incidents));
     let steps = Router::new()
         .route("/v1/incidents/{id}/seen", post(incidents::seen))
@@ -83,6 +90,7 @@ pub fn router(api: Api, extra: Router) -> Router {
         .route("/v1/incidents/{id}/call/{session}", delete(call::leave))
         .route("/v1/incidents/{id}/call/{session}/hand-over", post(call::hand_over))
         .route("/v1/incidents/{id}/call/{session}/{what}", post(call::ask))
+        .route_layer(measure.clone())
         .route_layer(behind(Right::Steps));
     let units = Router::new()
         .route("/v1/units/{button}/session", offer(post(unit::begin)))

@@ -3,22 +3,23 @@
 use std::time::Duration;
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::{Path, Query, State},
-    http::{HeaderMap, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Api, Problem, media};
+use super::{Api, Problem, auth::Caller, limits::Peer, media};
 use crate::{
     district::{clock::Utc, ids::CameraId},
     gateway::{
         Interval,
         pull::{Holdings, Reel, Unreeled},
     },
-    host::clock,
+    host::{bulkhead, clock},
+    media::still,
     spool::{self, Kept, ObjectMeta},
 };
 
@@ -73,11 +74,14 @@ pub(super) async fn recording(
     State(api): State<Api>,
     Path(camera): Path<String>,
     Query(asked): Query<Asked>,
+    Extension(caller): Extension<Caller>,
+    peer: Option<Extension<Peer>>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let camera = parse(&camera)?;
+    let pass = api.limiter.file(&caller, peer.as_deref())?;
     let (reel, held) = planned(&api, &camera, &asked).await?;
-    media::answer(reel, &held.gaps, &headers)
+    media::answer(reel, &held.gaps, &headers, pass)
 }
 
 /// `GET /v1/cameras/{id}/recording.m3u8?from=&to=`: the same as HLS, of the objects as they are stored.
@@ -121,6 +125,40 @@ pub(super) async fn object(
     };
     let bytes = api.gateway.media().read(object).await.map_err(failed)?;
     Ok(media::object(&object.meta.name, bytes))
+}
+
+/// Which picture.
+#[derive(Debug, Deserialize)]
+pub(super) struct Moment {
+    at: Utc,
+    width: Option<usize>,
+}
+
+/// `GET /v1/cameras/{id}/still.jpg?at=&width=`: the last key frame at or before a moment that is held, in its own size or in
+/// a whole part of it that is at least so wide.
+pub(super) async fn still(
+    State(api): State<Api>,
+    Path(camera): Path<String>,
+    Query(Moment { at, width }): Query<Moment>,
+) -> Result<Response, Problem> {
+    let camera = parse(&camera)?;
+    let (frame, captured) = api.gateway.key_frame(&camera, at).await.ok_or_else(|| no_camera(&camera))??;
+    let turn = api.limiter.decoder().await?;
+    let decode = move || {
+        let _turn = turn;
+        bulkhead::behind(|| still::jpeg(&frame, width))
+    };
+    let decoded = api.gateway.scope().spawn_blocking("still", decode).await;
+    let jpeg = decoded.map_err(|_| Problem::unavailable("the gateway is stopping"))?;
+    let unreadable = |detail: String| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail);
+    let jpeg = jpeg.map_err(|burst| unreadable(format!("the key frame cannot be decoded: {burst}")))?;
+    let jpeg = jpeg.map_err(|error| unreadable(error.to_string()))?;
+    let mut answer = ([(header::CONTENT_TYPE, "image/jpeg"), (header::CACHE_CONTROL, "private, max-age=3600")], jpeg)
+        .into_response();
+    if let Ok(captured) = HeaderValue::from_str(&captured.to_string()) {
+        answer.headers_mut().insert("chowki-at", captured);
+    }
+    Ok(answer)
 }
 
 /// The file of what is asked for, and what of it is held.

@@ -10,19 +10,17 @@ use axum::{
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
-use hyper::server::conn::http1;
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    service::TowerToHyperService,
-};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     time::{sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
+use tower_service::Service;
 
-use super::{Problem, stream::Patient};
+use super::{Problem, limits::Peer, stream::Patient};
 use crate::host::{
     doors::{Doors, Pass},
     scope::Scope,
@@ -115,24 +113,31 @@ impl Server {
     }
 
     async fn connection(self, stream: TcpStream, peer: SocketAddr, _pass: Pass) {
-        let Some(acceptor) = &self.acceptor else { return self.converse(stream).await };
+        let from = Peer(peer.ip());
+        let Some(acceptor) = &self.acceptor else { return self.converse(stream, from).await };
         let handshake = tokio::select! {
             () = self.scope.stopping() => return,
             handshake = timeout(self.limits.head, acceptor.accept(stream)) => handshake,
         };
         match handshake {
-            Ok(Ok(stream)) => self.converse(stream).await,
+            Ok(Ok(stream)) => self.converse(stream, from).await,
             Ok(Err(e)) => tracing::debug!(%peer, error = %e, "TLS handshake failed"),
             Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
         }
     }
 
     /// Requests and answers until one side has had enough.
-    async fn converse(&self, stream: impl AsyncRead + AsyncWrite + Unpin) {
+    async fn converse(&self, stream: impl AsyncRead + AsyncWrite + Unpin, from: Peer) {
         let stream = TokioIo::new(Patient::new(stream, self.limits.write));
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(self.limits.head).max_buf_size(MAX_HEAD);
-        let connection = http.serve_connection(stream, TowerToHyperService::new(self.router.clone()));
+        let router = self.router.clone();
+        let answer = service_fn(move |mut request: hyper::Request<Incoming>| {
+            request.extensions_mut().insert(from);
+            // A router is always ready.
+            router.clone().call(request)
+        });
+        let connection = http.serve_connection(stream, answer);
         tokio::pin!(connection);
         // A caller that breaks off or breaks the protocol is no news.
         let ended = tokio::select! {

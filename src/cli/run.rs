@@ -112,7 +112,8 @@ pub(super) async fn start(loaded: Loaded, scope: &Scope, demo: bool, extra: axum
     let access = Arc::new(Access::new(&settings.clients));
     let http = scope.child("http");
     let scheme = if tls.is_some() { "https" } else { "http" };
-    let router = api::router(Api { gateway: gateway.facade(), access, demo }, extra);
+    let limiter = Arc::default();
+    let router = api::router(Api { gateway: gateway.facade(), access, limiter, demo }, extra);
     api::serve(listener, tls, router, api::Limits::default(), &http);
     Ok(Running { gateway, page: format!("{scheme}://{address}/"), http })
 }

@@ -1,6 +1,6 @@
 //! The gateway as the API and the page see it.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -40,6 +40,7 @@ use crate::{
         record::Command,
     },
     intake::{self, Accepted, Intake},
+    media::reel::KeyFrame,
     spool::{self, Journal, MediaStore},
 };
 
@@ -236,6 +237,15 @@ impl Facade {
         incidents.retain(overlaps);
         let source = Source { media, camera: camera.clone(), incidents, buffers: true };
         Some(Reel::plan(source, asked).await)
+    }
+
+    /// The last key frame at or before a moment that is held, and when it was captured. None: there is no such camera.
+    pub async fn key_frame(&self, camera: &CameraId, at: Utc) -> Option<Result<(KeyFrame, Utc), Unreeled>> {
+        let asked = Interval { from: at, to: at.after(Duration::from_millis(1)) };
+        Some(match self.recording(camera, asked).await? {
+            Ok(reel) => reel.key_frame(at).await,
+            Err(error) => Err(error),
+        })
     }
 
     /// The evidence of a camera for an incident, as one file, and what it lacks. None: none is kept.

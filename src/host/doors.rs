@@ -60,7 +60,7 @@ impl Doors {
 }
 
 /// Whom an address counts for: itself, or its /64, which one household or device has to itself (RFC 6177).
-fn network(address: IpAddr) -> IpAddr {
+pub fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => {
             let [a, b, c, d, ..] = v6.segments();

@@ -21,5 +21,6 @@ pub mod reel;
 pub mod resample;
 pub mod ring;
 pub mod sound;
+pub mod still;
 pub mod voice;
 pub mod wav;

@@ -27,7 +27,7 @@ use crate::{
     media::{
         manifest::hex,
         playlist::{Entry, Playlist},
-        reel::{self, Index, ReelError, Splice},
+        reel::{self, Index, KeyFrame, ReelError, Splice},
     },
     spool::{self, Buffer, Kept, MediaStore, ObjectMeta, ObjectRef},
 };
@@ -247,6 +247,25 @@ impl Reel {
         gaps.for_each(|gap| list.gap(&gap));
         list.end();
         Ok(list.text())
+    }
+
+    /// The last key frame of it at or before a moment, and when it was captured.
+    ///
+    /// # Errors
+    /// As [`Self::bytes`].
+    pub async fn key_frame(&self, at: Utc) -> Result<(KeyFrame, Utc), Unreeled> {
+        for stretch in self.stretches.iter().rev() {
+            let pieces = self.plan.known_pieces(&mut stretch.chooser.clone(), stretch.until).await?;
+            for Candidate { what, init, from, at_us, .. } in pieces.iter().rev().map(|piece| &piece.chosen.fragment) {
+                let bytes = self.plan.source.media.read(what).await?;
+                let until_us = at_us.saturating_add(at.micros().saturating_sub(from.micros()));
+                if let Some(frame) = reel::key_frame(&self.plan.formats[*init].bytes, &bytes, until_us)? {
+                    let captured = from.shifted(frame.at_us - at_us);
+                    return Ok((frame, captured));
+                }
+            }
+        }
+        Err(Unreeled::Nothing)
     }
 
     /// The pieces of a stretch that are asked for, and which bytes of each.
