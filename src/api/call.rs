@@ -9,14 +9,14 @@ use axum::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Api, Problem, auth::Caller, incidents, sdp};
+use super::{Api, Problem, incidents, sdp};
 use crate::{
     call::{
         SessionId,
         state::{Ask, Denied},
     },
     config::Role,
-    gateway::{Uncalled, exchange::Joining},
+    gateway::{Uncalled, access::Caller, exchange::Joining},
     incident::{engine::CallError, record::COMMANDER},
 };
 

@@ -7,8 +7,8 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{Api, Problem, auth::Caller, incidents, limits::Peer, media, recordings};
-use crate::gateway::shelf;
+use super::{Api, Problem, incidents, limits::Peer, media, recordings};
+use crate::gateway::{access::Caller, shelf};
 
 /// `GET /v1/incidents/{id}/cameras/{camera}.mp4`: all of it as one file, also while it still grows.
 pub(super) async fn file(

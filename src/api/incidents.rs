@@ -9,9 +9,10 @@ use axum::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Api, Problem, auth::Caller};
+use super::{Api, Problem};
 use crate::{
     district::ids::IncidentId,
+    gateway::access::Caller,
     incident::{
         engine::CommandError,
         record::{Command, Verb},

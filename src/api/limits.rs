@@ -14,9 +14,10 @@ use axum::{
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{Problem, auth::Caller};
+use super::Problem;
 use crate::{
     district::clock::Mono,
+    gateway::access::Caller,
     host::{clock, doors::network},
 };
 

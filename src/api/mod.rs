@@ -29,9 +29,11 @@ use axum::{
     routing::{MethodRouter, delete, get, post},
 };
 
-use crate::gateway::Facade;
+use crate::gateway::{
+    Facade,
+    access::{Access, Right},
+};
 
-use auth::Right;
 pub use problem::Problem;
 pub use server::{Limits, serve};
 
@@ -41,7 +43,7 @@ pub struct Api {
     /// The gateway, as seen from outside.
     pub gateway: Facade,
     /// Who may do what.
-    pub access: Arc<auth::Access>,
+    pub access: Arc<Access>,
     /// How much each may ask for.
     pub limiter: Arc<limits::Limiter>,
     /// Whether this is the demo, whose page can press buttons.

@@ -11,11 +11,12 @@ use axum::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Api, Problem, auth::Caller, limits::Peer, media};
+use super::{Api, Problem, limits::Peer, media};
 use crate::{
     district::{clock::Utc, ids::CameraId},
     gateway::{
         Interval,
+        access::Caller,
         pull::{Holdings, Reel, Unreeled},
     },
     host::{bulkhead, clock},

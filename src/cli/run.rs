@@ -6,9 +6,9 @@ use tracing::{error, info};
 
 use super::{check, exit, logging};
 use crate::{
-    api::{self, Api, auth::Access},
+    api::{self, Api},
     config::{self, Loaded, Ports},
-    gateway::{Gateway, tls, watchdog},
+    gateway::{Gateway, access::Access, tls, watchdog},
     host::scope::Scope,
 };
 

@@ -9,6 +9,7 @@
 //!               └── rings ─────────────────────────────┘
 //! ```
 
+pub mod access;
 pub mod board;
 mod coverage;
 pub mod desk;
