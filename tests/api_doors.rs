@@ -19,10 +19,8 @@ use axum::{
     routing::{get, post},
 };
 use chowki::{
-    api::{
-        self, Limits,
-        auth::{self, Access},
-    },
+    api::{self, Limits, auth},
+    gateway::access::{Access, Right},
     host::scope::Scope,
 };
 use futures::stream;
@@ -58,7 +56,7 @@ async fn http(limits: Limits) -> Http {
     let router = Router::new()
         .route("/press", post(press))
         .route("/endless", get(endless))
-        .layer(middleware::from_fn_with_state((access, auth::Right::Steps), auth::guard))
+        .layer(middleware::from_fn_with_state((access, Right::Steps), auth::guard))
         .route("/healthz", get(|| async { "ok" }));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
