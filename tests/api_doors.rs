@@ -56,7 +56,7 @@ async fn http(limits: Limits) -> Http {
     let router = Router::new()
         .route("/press", post(press))
         .route("/endless", get(endless))
-        .layer(middleware::from_fn_with_state((access, Right::Steps), auth::guard))
+        .layer(middleware::from_fn_with_state(auth::Guard::new(access, Arc::default(), Right::Steps), auth::guard))
         .route("/healthz", get(|| async { "ok" }));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

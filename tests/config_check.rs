@@ -263,6 +263,8 @@ fn rules_between_keys_are_told_where_they_break() {
     let hq = "[headquarters]\nmqtt = \"mqtts://hq\"\nobjects = \"file:///e\"\n";
     let s3 = hq.replace("file:///e", "s3://evidence");
     let long = "b".repeat(60);
+    let plain = "plain_http = \"whoever listens on this network may read along\"\n";
+    let client = "[[api.client]]\nname = \"x\"\nrole = \"puller\"\n";
     for (rest, code, words) in [
         (format!("{camera}field_of_view = 90\n"), Code::Geometry, "facing = 120"),
         (format!("{camera}facing = -90\nfield_of_view = 90\n"), Code::Geometry, "270"),
@@ -308,7 +310,10 @@ fn rules_between_keys_are_told_where_they_break() {
         (format!("{hq}[headquarters.s3]\n"), Code::NoEffect, "no effect"),
         (hq.replace("file:///e", "file://evidence"), Code::BadValue, "three slashes"),
         (hq.replace("mqtts://hq", "hq:1883"), Code::BadValue, "mqtts://"),
-        ("[api]\nlisten = \"0.0.0.0:8080\"\n".to_owned(), Code::Exposed, "[[api.client]]"),
+        ("[api]\nlisten = \"0.0.0.0:8080\"\n".to_owned(), Code::Exposed, "plain_http = \"whoever listens"),
+        (format!("[api]\nlisten = \"0.0.0.0:8080\"\n{plain}"), Code::Exposed, "[[api.client]]"),
+        (client.to_owned(), Code::Missing, "token_file"),
+        (format!("{client}certificate = \"x\"\n"), Code::Missing, "client_ca = "),
         ("[api]\nlisten = 8080\n".to_owned(), Code::WrongType, "\"0.0.0.0:8080\""),
         ("[api]\nlisten = \"localhost:8080\"\n".to_owned(), Code::BadValue, "127.0.0.1:8080"),
         ("[webrtc]\ntcp = \"127.0.0.1:8080\"\n".to_owned(), Code::Conflict, "taken by api.listen"),
@@ -612,7 +617,7 @@ fn certificate(dir: &Path, name: &str) {
 
 fn with_certificates(dir: &Path) -> PathBuf {
     let config = installed("district.toml", dir);
-    for name in ["broker", "api", "buttons-ca", "hq-ca"] {
+    for name in ["broker", "api", "buttons-ca", "hq-ca", "headquarters-ca"] {
         certificate(dir, name);
     }
     fs::create_dir_all(dir.join("prompts")).unwrap();

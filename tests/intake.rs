@@ -1053,7 +1053,7 @@ fn tls_settings(dir: &Path, client_ca: bool) -> Settings {
     let config = builder.with_single_cert(vec![certificate("localhost.pem")], key).unwrap();
     let tls = intake::Tls {
         listen: "127.0.0.1:0".parse().unwrap(),
-        config: Arc::new(config),
+        config: tokio::sync::watch::channel(Arc::new(config)).1,
         requires_certificate: client_ca,
     };
     Settings { plain: None, tls: Some(tls), ..settings() }

@@ -56,6 +56,19 @@ pub fn admit(method: &Method, headers: &HeaderMap) -> Result<(), Stranger> {
     }
 }
 
+/// Whether a request that a browser sends with a cookie comes from this gateway's own page: it says so itself, as every
+/// browser does of what changes something.
+///
+/// # Errors
+/// [`Stranger`], when it does not.
+pub fn from_own_page(headers: &HeaderMap) -> Result<(), Stranger> {
+    let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok());
+    let host = text("host").unwrap_or_default();
+    let own = |origin: &str| origin.split_once("://").is_some_and(|(_, rest)| rest.eq_ignore_ascii_case(host));
+    let site = text("sec-fetch-site").is_none_or(|site| site == "same-origin");
+    if text("origin").is_some_and(own) && site { Ok(()) } else { Err(Stranger::Origin) }
+}
+
 /// Whether a `Host` is an IP address or localhost, with or without a port.
 fn is_ours(host: &str) -> bool {
     let without_port = match host.rsplit_once(':') {

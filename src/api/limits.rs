@@ -39,8 +39,15 @@ const AT_ONCE: f64 = 1_000.0;
 const REMEMBERED: usize = 1_024;
 
 /// Where a request comes from.
-#[derive(Debug, Clone, Copy)]
-pub struct Peer(pub IpAddr);
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// The address.
+    pub address: IpAddr,
+    /// The common name of the certificate that was shown and proved.
+    pub certificate: Option<Arc<str>>,
+    /// Whether it is by TLS.
+    pub secure: bool,
+}
 
 /// Who is limited: a client of the config, or an address.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -54,7 +61,7 @@ impl Who {
     fn of(caller: Option<&Caller>, from: Option<&Peer>) -> Self {
         match (caller.and_then(|caller| caller.name.clone()), from) {
             (Some(name), _) => Self::Client(name),
-            (None, Some(Peer(address))) => Self::Address(network(*address)),
+            (None, Some(Peer { address, .. })) => Self::Address(network(*address)),
             (None, None) => Self::Unknown,
         }
     }

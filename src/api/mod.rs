@@ -1,5 +1,6 @@
 //! Floor 4: HTTP for headquarters and the page. Thin handlers over what `gateway` shows and takes.
 
+mod audit;
 pub mod auth;
 mod call;
 pub mod door;
@@ -14,6 +15,7 @@ mod problem;
 mod recordings;
 mod sdp;
 mod server;
+pub mod session;
 mod stream;
 mod unit;
 mod watch;
@@ -32,6 +34,7 @@ use axum::{
 use crate::gateway::{
     Facade,
     access::{Access, Right},
+    audit::Audit,
 };
 
 pub use problem::Problem;
@@ -44,6 +47,10 @@ pub struct Api {
     pub gateway: Facade,
     /// Who may do what.
     pub access: Arc<Access>,
+    /// Who has signed in.
+    pub sessions: Arc<session::Sessions>,
+    /// Who saw and did what.
+    pub audit: Arc<Audit>,
     /// How much each may ask for.
     pub limiter: Arc<limits::Limiter>,
     /// Whether this is the demo, whose page can press buttons.
@@ -55,9 +62,13 @@ const MAX_BODY: usize = 16 * 1024;
 
 /// All routes. `extra` is merged behind the same door: the demo's own.
 pub fn router(api: Api, extra: Router) -> Router {
-    let open = Router::new().route("/healthz", get(inventory::healthz)).merge(page_routes());
+    let session = post(session::begin).delete(session::end);
+    let open =
+        Router::new().route("/healthz", get(inventory::healthz)).route("/v1/session", session).merge(page_routes());
     let measure = middleware::from_fn_with_state(api.limiter.clone(), limits::in_measure);
-    let behind = |right| middleware::from_fn_with_state((api.access.clone(), right), auth::guard);
+    let guard = |right| auth::Guard::new(api.access.clone(), api.sessions.clone(), right);
+    let behind = |right| middleware::from_fn_with_state(guard(right), auth::guard);
+    let noted = |right| middleware::from_fn_with_state(guard(right).noting(api.audit.clone()), auth::guard);
     let states = Router::new()
         .route("/metrics", get(inventory::metrics))
         .route("/v1/district", get(inventory::district))
@@ -72,6 +83,11 @@ pub fn router(api: Api, extra: Router) -> Router {
         .route("/v1/incidents", get(incidents::list))
         .route("/v1/incidents/{id}", get(incidents::one))
         .route("/v1/cameras/{id}/coverage", get(recordings::coverage))
+        .route("/v1/calls", get(call::list))
+        .route("/v1/ice-servers", get(call::ice_servers))
+        .route_layer(measure.clone())
+        .route_layer(behind(Right::Incidents));
+    let media = Router::new()
         .route("/v1/cameras/{id}/recording.mp4", get(recordings::recording))
         .route("/v1/cameras/{id}/recording.m3u8", get(recordings::playlist))
         .route("/v1/cameras/{id}/still.jpg", get(recordings::still))
@@ -80,10 +96,8 @@ pub fn router(api: Api, extra: Router) -> Router {
         .route("/v1/cameras/{id}/whep/{session}", delete(watch::end))
         .route("/v1/incidents/{id}/cameras/{file}", get(evidence::file))
         .route("/v1/incidents/{id}/cameras/{camera}/{object}", get(evidence::object))
-        .route("/v1/calls", get(call::list))
-        .route("/v1/ice-servers", get(call::ice_servers))
         .route_layer(measure.clone())
-        .route_layer(behind(Right::Incidents));
+        .route_layer(noted(Right::Incidents));
     let steps = Router::new()
         .route("/v1/incidents/{id}/seen", post(incidents::seen))
         .route("/v1/incidents/{id}/dispatched", post(incidents::dispatched))
@@ -93,7 +107,8 @@ pub fn router(api: Api, extra: Router) -> Router {
         .route("/v1/incidents/{id}/call/{session}/hand-over", post(call::hand_over))
         .route("/v1/incidents/{id}/call/{session}/{what}", post(call::ask))
         .route_layer(measure.clone())
-        .route_layer(behind(Right::Steps));
+        .route_layer(noted(Right::Steps));
+    let audit = Router::new().route("/v1/audit", get(audit::page)).route_layer(noted(Right::Audit));
     let units = Router::new()
         .route("/v1/units/{button}/session", offer(post(unit::begin)))
         .route("/v1/units/{button}/session/{session}", delete(unit::end))
@@ -105,7 +120,9 @@ pub fn router(api: Api, extra: Router) -> Router {
     let extra = extra.layer(behind(Right::Steps));
     open.merge(states)
         .merge(incidents)
+        .merge(media)
         .merge(steps)
+        .merge(audit)
         .merge(units)
         .with_state(api)
         .merge(extra)

@@ -15,6 +15,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
+    sync::watch,
     time::{sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
@@ -22,6 +23,7 @@ use tower_service::Service;
 
 use super::{Problem, limits::Peer, stream::Patient};
 use crate::host::{
+    certificate::common_name,
     doors::{Doors, Pass},
     scope::Scope,
 };
@@ -54,7 +56,7 @@ const MAX_HEAD: usize = 32 * 1024;
 /// Serves `router` on `listener` in `scope`, until the scope stops.
 pub fn serve(
     listener: TcpListener,
-    tls: Option<Arc<rustls::ServerConfig>>,
+    tls: Option<watch::Receiver<Arc<rustls::ServerConfig>>>,
     router: Router,
     limits: Limits,
     scope: &Scope,
@@ -62,7 +64,7 @@ pub fn serve(
     let answer = limits.answer;
     let timed = move |request: Request, next: Next| in_time(answer, request, next);
     let server = Server {
-        acceptor: tls.map(TlsAcceptor::from),
+        tls,
         router: router.layer(middleware::from_fn(timed)),
         doors: Doors::new(limits.connections, limits.per_address),
         limits: Arc::new(limits),
@@ -78,7 +80,7 @@ async fn in_time(limit: Duration, request: Request, next: Next) -> Response {
 
 #[derive(Clone)]
 struct Server {
-    acceptor: Option<TlsAcceptor>,
+    tls: Option<watch::Receiver<Arc<rustls::ServerConfig>>>,
     router: Router,
     doors: Arc<Doors>,
     limits: Arc<Limits>,
@@ -113,14 +115,18 @@ impl Server {
     }
 
     async fn connection(self, stream: TcpStream, peer: SocketAddr, _pass: Pass) {
-        let from = Peer(peer.ip());
-        let Some(acceptor) = &self.acceptor else { return self.converse(stream, from).await };
+        let from = Peer { address: peer.ip(), certificate: None, secure: self.tls.is_some() };
+        let Some(tls) = &self.tls else { return self.converse(stream, from).await };
+        let acceptor = TlsAcceptor::from(tls.borrow().clone());
         let handshake = tokio::select! {
             () = self.scope.stopping() => return,
             handshake = timeout(self.limits.head, acceptor.accept(stream)) => handshake,
         };
         match handshake {
-            Ok(Ok(stream)) => self.converse(stream, from).await,
+            Ok(Ok(stream)) => {
+                let shown = stream.get_ref().1.peer_certificates().and_then(|chain| common_name(chain.first()?));
+                self.converse(stream, Peer { certificate: shown.map(Arc::from), ..from }).await;
+            }
             Ok(Err(e)) => tracing::debug!(%peer, error = %e, "TLS handshake failed"),
             Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
         }
@@ -133,7 +139,7 @@ impl Server {
         http.timer(TokioTimer::new()).header_read_timeout(self.limits.head).max_buf_size(MAX_HEAD);
         let router = self.router.clone();
         let answer = service_fn(move |mut request: hyper::Request<Incoming>| {
-            request.extensions_mut().insert(from);
+            request.extensions_mut().insert(from.clone());
             // A router is always ready.
             router.clone().call(request)
         });

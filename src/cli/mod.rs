@@ -11,6 +11,7 @@ mod output;
 pub mod press;
 pub mod run;
 pub mod schema;
+pub mod token;
 
 use std::process::ExitCode;
 
@@ -30,6 +31,7 @@ Examples:
   chowki check /etc/chowki/district.toml    every fault of a config at once
   chowki run --config /etc/chowki/district.toml
   chowki press saddar-01                    press a button of the demo and follow it
+  chowki token new vms --role puller        a token for the API
 
 RUST_LOG=debug shows more of what happens, RUST_LOG=warn less."
 )]
@@ -47,6 +49,7 @@ enum Command {
     Fsck(fsck::Args),
     Import(import::Args),
     Schema(schema::Args),
+    Token(token::Args),
     Completions(completions::Args),
 }
 
@@ -63,6 +66,7 @@ pub fn main() -> ExitCode {
         Command::Fsck(args) => fsck::run(&args),
         Command::Import(args) => import::run(&args),
         Command::Schema(args) => schema::run(&args),
+        Command::Token(args) => token::run(&args),
         Command::Completions(args) => completions::run::<Cli>(&args),
     }
 }

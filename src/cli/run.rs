@@ -8,7 +8,7 @@ use super::{check, exit, logging};
 use crate::{
     api::{self, Api},
     config::{self, Loaded, Ports},
-    gateway::{Gateway, access::Access, tls, watchdog},
+    gateway::{Gateway, access::Access, audit::Audit, tls, watchdog},
     host::scope::Scope,
 };
 
@@ -101,19 +101,23 @@ impl Running {
 /// Starts the gateway and its API. `extra` are the demo's own routes.
 pub(super) async fn start(loaded: Loaded, scope: &Scope, demo: bool, extra: axum::Router) -> Result<Running, String> {
     let settings = loaded.config.api.clone();
-    let tls = settings.tls.as_ref().map(|t| tls::server(&t.cert, &t.key, None)).transpose();
-    let tls = tls.map_err(|e| super::chain(&e))?;
+    let http = scope.child("http");
+    let files = settings.tls.map(|t| tls::Files { cert: t.cert, key: t.key, client_ca: t.client_ca, demanded: false });
+    let tls = files.map(|files| tls::serve(files, &http)).transpose().map_err(|e| super::chain(&e))?;
+    let data = loaded.config.data.dir.clone();
+    let group = loaded.config.call.groups.first().cloned().unwrap_or_default();
     // Bound before anything runs, served when everything does.
     let listener = tokio::net::TcpListener::bind(settings.listen).await.map_err(|e| {
         format!("cannot listen for HTTP on {}: {e}; free the port, or change `listen` under [api]", settings.listen)
     })?;
     let address = listener.local_addr().map_err(|e| e.to_string())?;
     let gateway = Gateway::start(loaded, scope).await.map_err(|e| super::chain(&e))?;
-    let access = Arc::new(Access::new(&settings.clients));
-    let http = scope.child("http");
+    let access = Arc::new(Access::with_issued(&settings.clients, &data, &group));
+    access.keep_up(&http);
     let scheme = if tls.is_some() { "https" } else { "http" };
-    let limiter = Arc::default();
-    let router = api::router(Api { gateway: gateway.facade(), access, limiter, demo }, extra);
+    let audit = Arc::new(Audit::open(&data, &http).await.map_err(|e| super::chain(&e))?);
+    let (limiter, sessions) = (Arc::default(), Arc::default());
+    let router = api::router(Api { gateway: gateway.facade(), access, sessions, audit, limiter, demo }, extra);
     api::serve(listener, tls, router, api::Limits::default(), &http);
     Ok(Running { gateway, page: format!("{scheme}://{address}/"), http })
 }

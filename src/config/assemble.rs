@@ -5,7 +5,9 @@ use std::{collections::HashMap, net::SocketAddr};
 use super::{
     certificate,
     fault::{At, Code},
-    ground, keys, memory,
+    ground, keys,
+    kinds::Words,
+    memory,
     reader::{Opened, Read, Reader},
     settings::{
         Api, ApiClient, ApiTls, Broker, BrokerClient, BrokerTls, Call, Data, District, Evidence, Headquarters,
@@ -128,26 +130,50 @@ pub(super) fn api(reader: &mut Reader<'_>, keys: &keys::Api, call: Option<&Call>
     }
     shared_tokens(reader, clients.value.iter().filter_map(|c| c.token_file.as_ref()));
     let listen = keys.listen.as_ref()?;
+    let authority = keys.tls.as_ref().and_then(|tls| tls.value.client_ca.as_ref());
+    authority.into_iter().for_each(|ca| certificate::check_authority(reader, ca));
+    for client in &clients.value {
+        match (&client.certificate, authority) {
+            (Some(certificate), None) => {
+                reader
+                    .error(Code::Missing, &certificate.at, "nobody signs certificates of clients")
+                    .write("client_ca = \"headquarters-ca.pem\" under [api.tls]");
+            }
+            (None, _) if client.token_file.is_none() => {
+                let name = client.name.as_ref().map_or("it", |name| &name.value).to_owned();
+                reader
+                    .error(Code::Missing, &client.here, format!("{name} has neither a token nor a certificate"))
+                    .write("token_file = \"NAME.token\", or certificate = \"COMMON NAME\"");
+            }
+            _ => {}
+        }
+    }
     if !listen.value.ip().is_loopback() {
-        if clients.value.is_empty() {
+        if keys.tls.is_none() && keys.plain_http.is_none() {
+            let (words, _) = <keys::PlainHttp as Words>::WORDS[0];
+            reader
+                .error(Code::Exposed, &listen.at, "tokens and pictures would cross the network in clear")
+                .write(format!("an [api.tls] with cert and key; or, where that is no harm, plain_http = {words:?}"));
+        } else if clients.value.is_empty() {
             reader
                 .warning(Code::Exposed, &listen.at, "everyone who reaches this address may see and close incidents")
-                .write("an [[api.client]], or listen = \"127.0.0.1:8080\"");
-        } else if keys.tls.is_none() {
-            reader
-                .warning(Code::Exposed, &listen.at, "tokens and pictures cross the network in clear")
-                .write("an [api.tls] with cert and key");
+                .write("an [[api.client]], tokens by `chowki token new`, or listen = \"127.0.0.1:8080\"");
         }
     }
     let tls = keys.tls.as_ref().map(|tls| {
         let path = |file: &Read<Opened>| file.value.path.clone();
-        Some(ApiTls { cert: path(tls.value.cert.as_ref()?), key: path(tls.value.key.as_ref()?) })
+        Some(ApiTls {
+            cert: path(tls.value.cert.as_ref()?),
+            key: path(tls.value.key.as_ref()?),
+            client_ca: tls.value.client_ca.as_ref().map(path),
+        })
     });
     let client = |keys: &keys::ApiClient| {
         Some(ApiClient {
             name: keys.name.as_ref()?.value.clone(),
             role: keys.role.as_ref()?.value,
-            token: keys.token_file.as_ref()?.value.clone(),
+            token: keys.token_file.as_ref().map(|token| token.value.clone()),
+            certificate: keys.certificate.as_ref().map(|name| name.value.clone()),
             group: keys.group.as_ref().map_or_else(|| first.clone(), |group| group.value.clone()),
         })
     };

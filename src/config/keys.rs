@@ -31,6 +31,14 @@ impl Words for Role {
     ];
 }
 
+/// That tokens and pictures may cross a network in clear; said in words, so that nobody says it by accident.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct PlainHttp;
+
+impl Words for PlainHttp {
+    const WORDS: &'static [(&'static str, Self)] = &[("whoever listens on this network may read along", Self)];
+}
+
 impl Words for Transport {
     const WORDS: &'static [(&'static str, Self)] = &[("tcp", Self::Tcp), ("udp", Self::Udp)];
 }
@@ -131,7 +139,9 @@ sections! {
         Default listen: Listen = "127.0.0.1:8080";
         /// HTTPS.
         Optional tls: Sub<ApiTls>;
-        /// Who may call. Everyone when there is none.
+        /// Why it may be HTTP without TLS on an address that others reach. Without these words it may not.
+        Optional plain_http: Choice<PlainHttp> = "whoever listens on this network may read along";
+        /// Who may call. Everyone when there is none, and no token was issued.
         Default client: Each<ApiClient>;
     }
 
@@ -141,6 +151,8 @@ sections! {
         Required cert: File<false> = "api.pem";
         /// Its private key, PEM.
         Required key: File<true> = "api.key";
+        /// The authority that signs clients' certificates, PEM. Who shows none needs a token.
+        Optional client_ca: File<false> = "headquarters-ca.pem";
     }
 
     /// A client of the API.
@@ -150,8 +162,10 @@ sections! {
         /// What it may do: an operator answers and closes, a supervisor may also take a call over, a puller reads, an
         /// engineer sees states and tests.
         Required role: Choice<Role> = "operator";
-        /// File that holds its bearer token.
-        Required token_file: SecretFile = "hq-console.token";
+        /// File that holds its bearer token. Without one it needs a certificate.
+        Optional token_file: SecretFile = "hq-console.token";
+        /// The common name of the certificate that it shows.
+        Optional certificate: Text = "hq-console";
         /// Which group of the call it belongs to. The first when left out.
         Optional group: Text = "operators";
     }

@@ -113,6 +113,8 @@ pub struct ApiTls {
     pub cert: PathBuf,
     /// Its private key, PEM.
     pub key: PathBuf,
+    /// The authority that signs clients' certificates, PEM.
+    pub client_ca: Option<PathBuf>,
 }
 
 /// `[[api.client]]`
@@ -122,14 +124,17 @@ pub struct ApiClient {
     pub name: String,
     /// What it may do.
     pub role: Role,
-    /// Its bearer token (RFC 6750).
-    pub token: Secret,
+    /// Its bearer token (RFC 6750); this or a certificate, or both.
+    pub token: Option<Secret>,
+    /// The common name of its certificate.
+    pub certificate: Option<String>,
     /// Which group of the call it belongs to.
     pub group: String,
 }
 
 /// What a client of the API may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Sees everything, answers, dispatches and closes.
     Operator,

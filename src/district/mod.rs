@@ -7,6 +7,7 @@ pub mod camera;
 pub mod clock;
 pub mod correction;
 pub mod evidence;
+pub mod hex;
 pub mod ids;
 pub mod incident;
 pub mod inventory;

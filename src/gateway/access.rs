@@ -1,15 +1,41 @@
-//! Who may pull and command, and what each may do: clients of the config by their tokens. Over HTTP and over RTSP alike.
+//! Who may pull and command, and what each may do: clients of the config by their tokens or certificates, and holders of
+//! tokens that were issued since. Over HTTP and over RTSP alike.
 
-use std::sync::Arc;
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, PoisonError, RwLock},
+    time::{Duration, SystemTime},
+};
 
 use aws_lc_rs::{constant_time, digest};
+use tracing::{info, warn};
 
-use crate::config::{ApiClient, Role};
+use super::tokens;
+use crate::{
+    config::{ApiClient, Role},
+    host::scope::Scope,
+};
 
-/// The clients of the config, their tokens hashed.
+/// How often it is looked whether tokens were issued or revoked.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The clients of the config, and those whose tokens were issued since; all tokens hashed.
 #[derive(Debug, Default)]
 pub struct Access {
     clients: Vec<Known>,
+    /// Where tokens are issued.
+    file: Option<PathBuf>,
+    /// The group of whoever names none.
+    group: Arc<str>,
+    issued: RwLock<Issued>,
+}
+
+/// What was last read of the file.
+#[derive(Debug, Default)]
+struct Issued {
+    /// None: there is no such file.
+    clients: Option<Vec<Known>>,
+    seen: Option<SystemTime>,
 }
 
 #[derive(Debug)]
@@ -17,8 +43,14 @@ struct Known {
     name: Arc<str>,
     role: Role,
     group: Arc<str>,
-    token_hash: digest::Digest,
+    token_hash: Option<[u8; 32]>,
+    /// The common name of its certificate.
+    certificate: Option<String>,
 }
+
+/// What is kept of a token: SHA-256 of it.
+#[derive(Debug, Clone, Copy)]
+pub struct TokenHash([u8; 32]);
 
 /// What a route asks of who calls it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +61,8 @@ pub enum Right {
     Incidents,
     /// To take the steps of an incident: operators.
     Steps,
+    /// To read who saw and did what: supervisors.
+    Audit,
 }
 
 impl Right {
@@ -37,6 +71,7 @@ impl Right {
             Self::States => true,
             Self::Incidents => matches!(role, Role::Operator | Role::Supervisor | Role::Puller),
             Self::Steps => matches!(role, Role::Operator | Role::Supervisor),
+            Self::Audit => role == Role::Supervisor,
         }
     }
 
@@ -45,6 +80,7 @@ impl Right {
             Self::States => "may not see this",
             Self::Incidents => "sees states and metrics; incidents and their evidence are for operators and pullers",
             Self::Steps => "may read only; the steps of an incident are an operator's",
+            Self::Audit => "may not read the audit log; it is a supervisor's",
         }
     }
 }
@@ -67,27 +103,105 @@ impl Access {
             name: c.name.as_str().into(),
             role: c.role,
             group: c.group.as_str().into(),
-            token_hash: digest::digest(&digest::SHA256, c.token.reveal().as_bytes()),
+            token_hash: c.token.as_ref().map(|token| hash(token.reveal())),
+            certificate: c.certificate.clone(),
         };
-        Self { clients: clients.iter().map(known).collect() }
+        Self { clients: clients.iter().map(known).collect(), ..Self::default() }
     }
 
-    /// Whether no client is configured: then whoever reaches us may everything.
+    /// These, and whoever has a token that was issued there. Who names no group is of the first.
+    pub fn with_issued(clients: &[ApiClient], data: &Path, group: &str) -> Self {
+        let access = Self { file: Some(tokens::path(data)), group: group.into(), ..Self::new(clients) };
+        access.refresh();
+        access
+    }
+
+    /// Keeps up with the tokens that are issued and revoked.
+    pub fn keep_up(self: &Arc<Self>, scope: &Scope) {
+        let (access, inner) = (self.clone(), scope.clone());
+        scope.spawn("tokens", async move {
+            let stopping = inner.stopping();
+            tokio::pin!(stopping);
+            loop {
+                tokio::select! {
+                    () = &mut stopping => return,
+                    () = tokio::time::sleep(LOOK) => {}
+                }
+                let access = access.clone();
+                let _ = inner.spawn_blocking("tokens", move || access.refresh()).await;
+            }
+        });
+    }
+
+    /// Reads the file again where it has changed. One that cannot be read changes nothing; but where there never was
+    /// another, nobody is let in by it, and nobody without it.
+    fn refresh(&self) {
+        let Some(file) = &self.file else { return };
+        let seen = std::fs::metadata(file).and_then(|meta| meta.modified()).ok();
+        let write = || self.issued.write().unwrap_or_else(PoisonError::into_inner);
+        if self.issued.read().unwrap_or_else(PoisonError::into_inner).seen == seen {
+            return;
+        }
+        let known = |t: &tokens::Issued| {
+            Some(Known {
+                name: t.name.as_str().into(),
+                role: t.role,
+                group: t.group.as_deref().map_or_else(|| self.group.clone(), Arc::from),
+                token_hash: Some(crate::district::hex::decode(&t.sha256)?),
+                certificate: None,
+            })
+        };
+        match tokens::load(file) {
+            Ok(Some(tokens)) => {
+                let clients: Vec<_> = tokens.all.iter().filter_map(known).collect();
+                info!(tokens = clients.len(), "tokens that were issued");
+                *write() = Issued { clients: Some(clients), seen };
+            }
+            Ok(None) => *write() = Issued::default(),
+            Err(error) => {
+                warn!(file = %file.display(), %error, "the tokens cannot be read; those of before stay");
+                let mut issued = write();
+                issued.seen = seen;
+                issued.clients.get_or_insert_default();
+            }
+        }
+    }
+
+    /// Whether no client is configured and no token was ever issued: then whoever reaches us may everything.
     pub fn is_open(&self) -> bool {
-        self.clients.is_empty()
+        self.clients.is_empty() && self.issued.read().unwrap_or_else(PoisonError::into_inner).clients.is_none()
     }
 
     /// Whose token it is. Every token is compared, each in constant time.
-    pub fn by_token(&self, token: &str) -> Option<Caller> {
-        let hash = digest::digest(&digest::SHA256, token.as_bytes());
-        let mut found = None;
-        for known in &self.clients {
-            if constant_time::verify_slices_are_equal(hash.as_ref(), known.token_hash.as_ref()).is_ok() {
-                found = Some(known);
-            }
-        }
-        found.map(|known| Caller { name: Some(known.name.clone()), role: known.role, group: Some(known.group.clone()) })
+    pub fn by_token(&self, token: &str) -> Option<(Caller, TokenHash)> {
+        let hash = TokenHash(hash(token));
+        self.by_hash(&hash).map(|caller| (caller, hash))
     }
+
+    /// Whose token it was, for as long as it is not taken back.
+    pub fn by_hash(&self, token: &TokenHash) -> Option<Caller> {
+        let is = |known: &[u8; 32]| constant_time::verify_slices_are_equal(&token.0, known).is_ok();
+        self.find(|known| known.token_hash.as_ref().is_some_and(is))
+    }
+
+    /// Whose certificate has that common name. It was proved by TLS that whoever calls has its key.
+    pub fn by_certificate(&self, common_name: &str) -> Option<Caller> {
+        self.find(|known| known.certificate.as_deref() == Some(common_name))
+    }
+
+    /// The last one for which that holds; all of them are asked.
+    fn find(&self, is: impl Fn(&Known) -> bool) -> Option<Caller> {
+        let issued = self.issued.read().unwrap_or_else(PoisonError::into_inner);
+        let all = self.clients.iter().chain(issued.clients.iter().flatten());
+        let known = all.fold(None, |found, known| if is(known) { Some(known) } else { found })?;
+        Some(Caller { name: Some(known.name.clone()), role: known.role, group: Some(known.group.clone()) })
+    }
+}
+
+fn hash(token: &str) -> [u8; 32] {
+    let mut out = [0; 32];
+    out.copy_from_slice(digest::digest(&digest::SHA256, token.as_bytes()).as_ref());
+    out
 }
 
 impl Caller {

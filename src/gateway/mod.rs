@@ -10,6 +10,7 @@
 //! ```
 
 pub mod access;
+pub mod audit;
 pub mod board;
 mod coverage;
 pub mod desk;
@@ -36,6 +37,7 @@ mod status;
 #[cfg(test)]
 mod three_days;
 pub mod tls;
+pub mod tokens;
 pub mod turn;
 pub mod watchdog;
 pub mod watched;
@@ -143,7 +145,7 @@ impl Gateway {
             uplink: scope.child("uplink"),
             desk: scope.child("desk"),
         };
-        let intake_settings = settings::intake(&config)?;
+        let intake_settings = settings::intake(&config, &scopes.intake)?;
         let hq_settings = config.headquarters.as_ref().map(|hq| settings::headquarters(hq, &config)).transpose()?;
 
         let now = clock::now();

@@ -9,7 +9,7 @@ use crate::{
         talkback::{Prompt, Prompts},
     },
     config::{Config, Objects},
-    host::clock,
+    host::{clock, scope::Scope},
     incident::{
         engine::{Calls, Settings as EngineSettings},
         nearby::Choice,
@@ -47,11 +47,13 @@ pub(super) fn engine(config: &Config) -> EngineSettings {
 }
 
 /// Where buttons connect, and who else.
-pub(super) fn intake(config: &Config) -> Result<intake::Settings, Error> {
+pub(super) fn intake(config: &Config, scope: &Scope) -> Result<intake::Settings, Error> {
     let broker = &config.broker;
     let tls = broker.tls.as_ref().map(|tls| {
-        let config = tls::server(&tls.cert, &tls.key, tls.client_ca.as_deref())?;
-        Ok::<_, Error>(intake::Tls { listen: tls.listen, config, requires_certificate: tls.client_ca.is_some() })
+        let requires_certificate = tls.client_ca.is_some();
+        let (cert, key, client_ca) = (tls.cert.clone(), tls.key.clone(), tls.client_ca.clone());
+        let config = tls::serve(tls::Files { cert, key, client_ca, demanded: requires_certificate }, scope)?;
+        Ok::<_, Error>(intake::Tls { listen: tls.listen, config, requires_certificate })
     });
     let client = |c: &crate::config::BrokerClient| intake::LocalClient {
         id: c.id.clone(),

@@ -1,12 +1,20 @@
 //! Certificates and keys from files to what rustls takes.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use rustls::{
     RootCertStore, ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     server::WebPkiClientVerifier,
 };
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use crate::host::scope::Scope;
 
 /// Why TLS cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -31,8 +39,79 @@ pub enum Error {
     },
 }
 
-/// A server's configuration. With `client_ca` clients must show a certificate signed by it.
-pub fn server(cert: &Path, key: &Path, client_ca: Option<&Path>) -> Result<Arc<ServerConfig>, Error> {
+/// The files of a server.
+#[derive(Debug, Clone)]
+pub struct Files {
+    /// Its certificate chain, PEM.
+    pub cert: PathBuf,
+    /// Its private key, PEM.
+    pub key: PathBuf,
+    /// The authority that signs clients' certificates, PEM.
+    pub client_ca: Option<PathBuf>,
+    /// Whether clients must show one.
+    pub demanded: bool,
+}
+
+/// How often it is looked whether the files have changed.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// A server's configuration, made anew whenever its files have changed and go together: connections that begin then have
+/// the new certificate. While they do not, the one of before stays.
+///
+/// # Errors
+/// [`Error`], when they do not go together at the beginning.
+pub fn serve(files: Files, scope: &Scope) -> Result<watch::Receiver<Arc<ServerConfig>>, Error> {
+    let mut stamps = files.stamps();
+    let (current, served) = watch::channel(files.load()?);
+    let inner = scope.clone();
+    scope.spawn("certificates", async move {
+        let stopping = inner.stopping();
+        tokio::pin!(stopping);
+        loop {
+            tokio::select! {
+                () = &mut stopping => return,
+                () = tokio::time::sleep(LOOK) => {}
+            }
+            let (files, before) = (files.clone(), stamps.clone());
+            let looked = inner.spawn_blocking("certificates", move || {
+                let now = files.stamps();
+                (now != before).then(|| (now, files.load()))
+            });
+            match looked.await {
+                Ok(Some((now, Ok(config)))) => {
+                    info!("the certificate was changed; it is served from now on");
+                    stamps = now;
+                    current.send_replace(config);
+                }
+                Ok(Some((now, Err(error)))) => {
+                    // Said once for each change: the files may be half written.
+                    warn!(%error, "the certificate was changed and cannot be served; the one of before stays");
+                    stamps = now;
+                }
+                Ok(None) | Err(_) => {}
+            }
+        }
+    });
+    Ok(served)
+}
+
+impl Files {
+    fn load(&self) -> Result<Arc<ServerConfig>, Error> {
+        server(&self.cert, &self.key, self.client_ca.as_deref(), self.demanded)
+    }
+
+    /// When each was last changed, and its length.
+    fn stamps(&self) -> Vec<Option<(SystemTime, u64)>> {
+        let stamp = |path: &PathBuf| {
+            let meta = std::fs::metadata(path).ok()?;
+            Some((meta.modified().ok()?, meta.len()))
+        };
+        [Some(&self.cert), Some(&self.key), self.client_ca.as_ref()].into_iter().flatten().map(stamp).collect()
+    }
+}
+
+/// A server's configuration. With `client_ca` clients may show a certificate signed by it, or must.
+fn server(cert: &Path, key: &Path, client_ca: Option<&Path>, demanded: bool) -> Result<Arc<ServerConfig>, Error> {
     let chain = certificates("the certificate", cert)?;
     let private = PrivateKeyDer::from_pem_file(key).map_err(|e| pem("the private key", key, e))?;
     let unfit = |why: String| Error::Unfit { file: cert.display().to_string(), why };
@@ -44,10 +123,10 @@ pub fn server(cert: &Path, key: &Path, client_ca: Option<&Path>) -> Result<Arc<S
         None => builder.with_no_client_auth(),
         Some(file) => {
             let mut roots = RootCertStore::empty();
-            roots.add_parsable_certificates(certificates("the buttons' authority", file)?);
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
-                .build()
-                .map_err(|e| unfit(e.to_string()))?;
+            roots.add_parsable_certificates(certificates("the clients' authority", file)?);
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            let verifier = if demanded { verifier } else { verifier.allow_unauthenticated() };
+            let verifier = verifier.build().map_err(|e| unfit(e.to_string()))?;
             builder.with_client_cert_verifier(verifier)
         }
     };

@@ -2,6 +2,7 @@
 //! clocks, and the only place that spawns tasks.
 
 pub mod bulkhead;
+pub mod certificate;
 pub mod clock;
 pub mod doors;
 pub mod scope;

@@ -60,7 +60,6 @@ impl Shared {
 
 /// Accepts until the scope stops.
 pub(super) async fn listen(listener: TcpListener, tls: Option<Tls>, shared: Arc<Shared>) {
-    let door = tls.map(|t| (TlsAcceptor::from(t.config), t.requires_certificate));
     let stopping = shared.scope.stopping();
     tokio::pin!(stopping);
     loop {
@@ -69,7 +68,7 @@ pub(super) async fn listen(listener: TcpListener, tls: Option<Tls>, shared: Arc<
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((tcp, peer)) => admit(tcp, peer, door.clone(), &shared),
+            Ok((tcp, peer)) => admit(tcp, peer, tls.as_ref().map(Door::now), &shared),
             Err(error) if is_the_clients(&error) => {}
             Err(error) => {
                 // Out of file descriptors, most likely: the next connection that ends gives one back.
@@ -82,11 +81,24 @@ pub(super) async fn listen(listener: TcpListener, tls: Option<Tls>, shared: Arc<
     }
 }
 
+/// How a connection by TLS begins: with the certificate of that moment.
+struct Door {
+    acceptor: TlsAcceptor,
+    requires_certificate: bool,
+}
+
+impl Door {
+    fn now(tls: &Tls) -> Self {
+        let config = tls.config.borrow().clone();
+        Self { acceptor: TlsAcceptor::from(config), requires_certificate: tls.requires_certificate }
+    }
+}
+
 fn is_the_clients(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
 }
 
-fn admit(tcp: TcpStream, peer: SocketAddr, door: Option<(TlsAcceptor, bool)>, shared: &Arc<Shared>) {
+fn admit(tcp: TcpStream, peer: SocketAddr, door: Option<Door>, shared: &Arc<Shared>) {
     shared.counters.accepted.add();
     let pass = match shared.doors.enter(peer.ip()) {
         Ok(pass) => pass,
@@ -98,7 +110,7 @@ fn admit(tcp: TcpStream, peer: SocketAddr, door: Option<(TlsAcceptor, bool)>, sh
     shared.scope.spawn("connection", welcome(tcp, peer, door, shared.clone(), pass));
 }
 
-async fn welcome(tcp: TcpStream, peer: SocketAddr, door: Option<(TlsAcceptor, bool)>, shared: Arc<Shared>, pass: Pass) {
+async fn welcome(tcp: TcpStream, peer: SocketAddr, door: Option<Door>, shared: Arc<Shared>, pass: Pass) {
     // Boxed, so that the tens of kilobytes that a greeting needs are gone while the connection idles.
     let greeting = Box::pin(async {
         let stream = secure(tcp, door).await.map_err(|end| (String::new(), end))?;
@@ -115,8 +127,8 @@ async fn welcome(tcp: TcpStream, peer: SocketAddr, door: Option<(TlsAcceptor, bo
     drop(pass);
 }
 
-async fn secure(tcp: TcpStream, door: Option<(TlsAcceptor, bool)>) -> Result<Stream, End> {
-    let Some((acceptor, requires_certificate)) = door else { return Ok(Stream::Plain(tcp)) };
+async fn secure(tcp: TcpStream, door: Option<Door>) -> Result<Stream, End> {
+    let Some(Door { acceptor, requires_certificate }) = door else { return Ok(Stream::Plain(tcp)) };
     let stream = match timeout(Duration::from_secs(GREETING_S), acceptor.accept(tcp)).await {
         Ok(Ok(tls)) => Stream::Tls(Box::new(tls)),
         Ok(Err(error)) => return Err(End::Handshake(error.to_string())),

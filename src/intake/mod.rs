@@ -36,7 +36,7 @@ use std::{
     sync::Arc,
 };
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 pub use stats::Stats;
 
@@ -94,7 +94,7 @@ pub struct Tls {
     /// Where to listen.
     pub listen: SocketAddr,
     /// Certificate, key, and how client certificates are verified.
-    pub config: Arc<rustls::ServerConfig>,
+    pub config: watch::Receiver<Arc<rustls::ServerConfig>>,
     /// Whether a connection without a client certificate is refused, whatever `config` lets through.
     pub requires_certificate: bool,
 }

@@ -12,6 +12,8 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 
+use crate::host::certificate;
+
 /// TCP, or TLS over it.
 pub(super) enum Stream {
     Plain(TcpStream),
@@ -22,11 +24,7 @@ impl Stream {
     /// The common name of the client's verified certificate; `None` without one, or with none or several names in it.
     pub(super) fn common_name(&self) -> Option<String> {
         let Stream::Tls(tls) = self else { return None };
-        let certificate = tls.get_ref().1.peer_certificates()?.first()?;
-        let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
-        let mut names = certificate.subject().iter_common_name();
-        let name = names.next()?.as_str().ok()?.to_owned();
-        names.next().is_none().then_some(name)
+        certificate::common_name(tls.get_ref().1.peer_certificates()?.first()?)
     }
 
     /// Whether the client showed a certificate.

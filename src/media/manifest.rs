@@ -5,7 +5,7 @@
 //! `chain(n) = SHA-256(chain(n-1) + sha256(n) + name(n))`, hashes as their 32 bytes, texts as UTF-8. Who knows the last
 //! link knows every object, its name and its place.
 
-use std::{fmt::Write, time::Duration};
+use std::time::Duration;
 
 use aws_lc_rs::digest::{Context, SHA256, digest};
 use serde::{Deserialize, Serialize};
@@ -178,13 +178,7 @@ pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     fixed(digest(&SHA256, bytes).as_ref())
 }
 
-/// Lower-case hexadecimal.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
+pub use crate::district::hex::encode as hex;
 
 fn link(before: &[u8; 32], sha256: &[u8; 32], name: &str) -> [u8; 32] {
     let mut context = Context::new(&SHA256);

@@ -8,6 +8,7 @@ use super::error::Error;
 use crate::district::{
     clock::Utc,
     evidence::GapReason,
+    hex,
     ids::{CameraId, IncidentId},
 };
 
@@ -333,51 +334,6 @@ impl DeliveredMark {
     /// The key of the object it is about.
     pub fn key(&self) -> Vec<u8> {
         key(&self.kept, &self.camera, self.from, self.number, &self.name)
-    }
-}
-
-mod hex {
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-
-    pub fn encode(bytes: &[u8]) -> String {
-        use std::fmt::Write;
-        bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut s, b| {
-            let _ = write!(s, "{b:02x}");
-            s
-        })
-    }
-
-    pub fn serialize<S: Serializer>(bytes: &[u8; 32], s: S) -> Result<S::Ok, S::Error> {
-        s.serialize_str(&encode(bytes))
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<[u8; 32], D::Error> {
-        let text = String::deserialize(d)?;
-        let mut out = [0; 32];
-        if text.len() != 64 || !text.is_ascii() {
-            return Err(D::Error::custom("not 64 hex digits"));
-        }
-        for (i, byte) in out.iter_mut().enumerate() {
-            *byte = u8::from_str_radix(&text[i * 2..i * 2 + 2], 16).map_err(D::Error::custom)?;
-        }
-        Ok(out)
-    }
-
-    /// The same of what may not be there.
-    pub mod maybe {
-        use super::{Deserializer, Serializer};
-
-        #[expect(clippy::ref_option, reason = "serde asks so")]
-        pub fn serialize<S: Serializer>(bytes: &Option<[u8; 32]>, s: S) -> Result<S::Ok, S::Error> {
-            match bytes {
-                Some(bytes) => super::serialize(bytes, s),
-                None => s.serialize_none(),
-            }
-        }
-
-        pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<[u8; 32]>, D::Error> {
-            super::deserialize(d).map(Some)
-        }
     }
 }
 

@@ -7,7 +7,7 @@ const browser = await launch(MEDIA);
 
 async function open(path, token) {
   const page = await (await browser.newContext({ viewport: { width: 1366, height: 768 } })).newPage();
-  if (token) await page.addInitScript((one) => sessionStorage.setItem('chowki-token', one), token);
+  if (token) await page.request.post(`${base}/v1/session`, { data: { token } });
   await page.goto(base + path);
   return { page, ...checks(page) };
 }

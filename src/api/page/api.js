@@ -1,10 +1,17 @@
-// Talking to the gateway: requests with the token, and the stream of events.
+// Talking to the gateway: signing in, requests, and the stream of events.
 
-// The page's token; a unit's page has its own.
-let tokens = {
-  get: () => sessionStorage.getItem('chowki-token'),
-  set: (token) => sessionStorage.setItem('chowki-token', token),
-};
+// How often somebody has signed in, and whether the last token was wrong. The session itself is a cookie that no script reads.
+let signedIn = 0;
+let wrong = false;
+
+async function signIn(token) {
+  const answer = await fetch('/v1/session', { method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify({ token }) });
+  wrong = !answer.ok;
+  if (answer.ok) signedIn += 1;
+}
+
+// The page signs in; a unit's page has a token of its own.
+let tokens = { get: () => null, set: signIn };
 // No byte for so long (the gateway sends a comment now and then): the connection is dead.
 const SILENCE_MS = 60000;
 
@@ -34,15 +41,15 @@ function headers(extra = {}) {
   return token ? { ...extra, Authorization: `Bearer ${token}` } : extra;
 }
 
-/** `fetch` with the token; asks for one when the gateway wants it. Throws `Refused` for what is not a success. */
+/** `fetch`, with the session or a unit's token; asks for one when the gateway wants it. Throws `Refused` for what is not a success. */
 export async function request(path, options = {}) {
   for (;;) {
-    const sent = tokens.get();
+    const sent = signedIn;
     const answer = await fetch(path, { cache: 'no-store', ...options, headers: headers(options.headers) });
     if (answer.status === 401 && tokens.set) {
-      if (tokens.get() !== sent) continue;
+      if (signedIn !== sent) continue;
       // One question, however many requests wait for it.
-      asking ??= askToken(sent !== null).then(tokens.set).finally(() => { asking = null; });
+      asking ??= askToken(wrong).then(tokens.set).finally(() => { asking = null; });
       await asking;
       continue;
     }
@@ -62,7 +69,7 @@ const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 
 /**
  * Follows `path` for ever: `onEvent(name, data)` for each event, `onState(true)` when connected (fetch everything
- * anew then), `onState(false)` when lost. Read by `fetch`, since `EventSource` cannot send a token.
+ * anew then), `onState(false)` when lost. Read by `fetch`, since `EventSource` cannot send a unit's token.
  */
 export async function follow(path, onEvent, onState) {
   let last = null;
