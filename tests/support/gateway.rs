@@ -119,6 +119,11 @@ impl Site {
         self.dir.path().join("objects")
     }
 
+    /// Where the gateway keeps its data.
+    pub fn data_dir(&self) -> &Path {
+        &self.data
+    }
+
     /// Where the logs of all starts are.
     pub fn log(&self) -> PathBuf {
         self.dir.path().join("log")
