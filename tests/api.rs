@@ -62,7 +62,7 @@ fn whatever_is_refused_is_answered_with_a_problem_document() {
     let site = Site::new().with("[api]").buttons(1);
     let gateway = site.start();
     let nobody = "/v1/incidents/01890a5d-ac96-7b00-8000-000000000000";
-    let refused: [(&str, String, String, u16); 14] = [
+    let refused: [(&str, String, String, u16); 16] = [
         ("GET", "/nowhere".into(), String::new(), 404),
         ("GET", "/v1/nowhere".into(), String::new(), 404),
         ("DELETE", "/v1/incidents".into(), String::new(), 405),
@@ -73,8 +73,10 @@ fn whatever_is_refused_is_answered_with_a_problem_document() {
         ("GET", "/v1/cameras/nobody/coverage".into(), String::new(), 404),
         ("GET", "/v1/cameras/-/coverage".into(), String::new(), 400),
         ("GET", "/v1/cameras/c/coverage?from=yesterday".into(), String::new(), 400),
-        ("GET", "/v1/cameras/c/coverage?from=2026-03-02T00:00:00Z&to=2026-03-01T00:00:00Z".into(), String::new(), 400),
-        ("GET", "/v1/cameras/c/coverage?from=2026-01-01T00:00:00Z&to=2026-03-01T00:00:00Z".into(), String::new(), 400),
+        ("GET", "/v1/cameras/c/coverage?until=2026-03-01T00:00:00Z".into(), String::new(), 400),
+        ("GET", "/v1/incidents?limit=0".into(), String::new(), 400),
+        ("GET", "/v1/incidents?limit=501".into(), String::new(), 400),
+        ("GET", "/v1/incidents?sicne=1".into(), String::new(), 400),
         ("POST", format!("{nobody}/seen"), "x".repeat(100_000), 413),
         ("POST", format!("{nobody}/seen"), "{".into(), 400),
     ];

@@ -59,7 +59,7 @@ impl Guard {
                 self.sessions.may_try(peer).map_err(|seconds| refused(session::locked_out(seconds)))?;
                 let known = self.access.by_token(token).map(|(caller, _)| caller);
                 if known.is_none() {
-                    self.sessions.was_wrong(peer);
+                    self.sessions.was_wrong(token, peer);
                 }
                 known
             }
@@ -118,12 +118,11 @@ pub(super) fn note(
     status: u16,
     piece_of: Option<&str>,
 ) {
-    let role = caller.and_then(|caller| serde_json::to_value(caller.role).ok()?.as_str().map(str::to_owned));
     let note = Note {
         n: 0,
         at: clock::wall(),
         who: caller.and_then(|caller| caller.name.as_deref()).map(str::to_owned),
-        role,
+        role: caller.map(|caller| caller.role.name().to_owned()),
         from: from.map(|peer| peer.address.to_canonical().to_string()),
         what: what.chars().take(WRITTEN).collect(),
         status,

@@ -6,6 +6,7 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::Response,
 };
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -23,16 +24,20 @@ use crate::{
 /// Of the answer: the number of the party.
 const PARTY: &str = "chowki-party";
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub(super) struct JoinQuery {
+    /// Whether she speaks or listens.
     #[serde(default, rename = "as")]
     how: How,
+    /// Her name, where nobody is configured.
     #[serde(default)]
     by: String,
+    /// The session that this one takes the place of.
     replaces: Option<String>,
 }
 
-#[derive(Deserialize, Default, PartialEq)]
+#[derive(Deserialize, Default, PartialEq, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum How {
     #[default]
@@ -49,13 +54,7 @@ pub(super) async fn list(State(api): State<Api>) -> Json<Value> {
 
 /// `GET /v1/me`: who calls.
 pub(super) async fn me(Extension(caller): Extension<Caller>) -> Json<Value> {
-    let role = match caller.role {
-        Role::Operator => "operator",
-        Role::Supervisor => "supervisor",
-        Role::Puller => "puller",
-        Role::Engineer => "engineer",
-    };
-    Json(json!({ "name": caller.name.as_deref(), "role": role, "group": caller.group.as_deref() }))
+    Json(json!({ "name": caller.name.as_deref(), "role": caller.role, "group": caller.group.as_deref() }))
 }
 
 /// `GET /v1/ice-servers`: as `RTCConfiguration.iceServers` wants them.
@@ -110,10 +109,37 @@ pub(super) async fn leave(
     }
 }
 
-#[derive(Deserialize)]
-pub(super) struct HandOver {
-    party: Option<u32>,
-    group: Option<String>,
+/// To whom a call goes.
+#[derive(Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum HandOver {
+    /// To a party of the call.
+    To(ToParty),
+    /// To whoever answers of a group.
+    ToGroup(ToGroup),
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ToParty {
+    /// Its number.
+    #[serde(deserialize_with = "whole")]
+    #[schemars(range(max = 4_294_967_295_u32))]
+    party: u32,
+}
+
+/// A whole number, also where JSON has it with a fraction of nothing.
+fn whole<'de, D: serde::Deserializer<'de>>(d: D) -> Result<u32, D::Error> {
+    let number = f64::deserialize(d)?;
+    let whole = number.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&number);
+    whole.then_some(number as u32).ok_or_else(|| serde::de::Error::custom("no party's number"))
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ToGroup {
+    /// Its name.
+    group: String,
 }
 
 /// `POST .../speak`, `.../hold`, `.../resume`.
@@ -141,9 +167,8 @@ pub(super) async fn hand_over(
     let wanted = "the body is {\"party\": 2} or {\"group\": \"...\"}";
     let body: HandOver = serde_json::from_slice(&body).map_err(|e| Problem::bad_request(format!("{wanted}: {e}")))?;
     let what = match body {
-        HandOver { party: Some(party), group: None } => Ask::HandOverTo(party),
-        HandOver { party: None, group: Some(group) } => Ask::HandOverToGroup(group),
-        _ => return Err(Problem::bad_request(wanted)),
+        HandOver::To(ToParty { party }) => Ask::HandOverTo(party),
+        HandOver::ToGroup(ToGroup { group }) => Ask::HandOverToGroup(group),
     };
     carry_out(&api, &id, &session, what).await
 }

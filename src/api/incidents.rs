@@ -6,10 +6,11 @@ use axum::{
     extract::{Path, Query, State},
     http::StatusCode,
 };
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Api, Problem};
+use super::{Api, MOST_EXACT, Problem};
 use crate::{
     district::ids::IncidentId,
     gateway::access::Caller,
@@ -22,18 +23,44 @@ use crate::{
 /// Page size when none is asked for, and the largest.
 const PAGE: (usize, usize) = (50, 500);
 
-#[derive(Deserialize)]
-pub(super) struct ListQuery {
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Asked {
+    /// How many at most.
+    #[schemars(range(min = 1, max = 500))]
     limit: Option<usize>,
+    /// Older ones than this: `next` of the page before.
+    #[schemars(regex(pattern = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"))]
     after: Option<String>,
+    /// In the order of their changes, those that changed after this: 0 at first, then `next` of the answer before. None is
+    /// left out; one that changed twice comes once, as it is now.
+    #[schemars(range(max = MOST_EXACT))]
+    since: Option<u64>,
 }
 
-/// `GET /v1/incidents`: newest first; `next` is the cursor of the page after.
-pub(super) async fn list(State(api): State<Api>, Query(query): Query<ListQuery>) -> Result<Json<Value>, Problem> {
-    let limit = query.limit.unwrap_or(PAGE.0).clamp(1, PAGE.1);
-    let after = query.after.as_deref().map(parse).transpose()?;
-    let incidents = api.gateway.board().incidents(after, limit);
-    let next = incidents.last().filter(|_| incidents.len() == limit).map(|i| i.id);
+/// `GET /v1/incidents`: the newest first; or with `since` in the order of their changes, to keep up with them. `next` is the
+/// cursor of the page after.
+pub(super) async fn list(State(api): State<Api>, Query(asked): Query<Asked>) -> Result<Json<Value>, Problem> {
+    let limit = asked.limit.unwrap_or(PAGE.0);
+    if limit == 0 || limit > PAGE.1 {
+        return Err(Problem::bad_request(format!("limit: from 1 to {}", PAGE.1)));
+    }
+    if asked.since.is_some_and(|since| since > MOST_EXACT) {
+        return Err(Problem::bad_request("since: no answer ever gave this number"));
+    }
+    let (incidents, next) = match (asked.since, &asked.after) {
+        // Who keeps up with changes has no use for the other.
+        (Some(since), _) => {
+            let (incidents, next) = api.gateway.board().changed(since, limit);
+            (incidents, json!(next))
+        }
+        (None, after) => {
+            let after = after.as_deref().map(parse).transpose()?;
+            let incidents = api.gateway.board().incidents(after, limit);
+            let next = incidents.last().filter(|_| incidents.len() == limit).map(|i| i.id);
+            (incidents, json!(next))
+        }
+    };
     let documents: Vec<_> = incidents.iter().map(|i| i.as_ref()).collect();
     Ok(Json(json!({ "incidents": documents, "next": next })))
 }
@@ -61,10 +88,12 @@ pub(super) async fn close(api: State<Api>, id: Path<String>, caller: Extension<C
 
 type Answer = Result<StatusCode, Problem>;
 
-#[derive(Deserialize, Default)]
-struct StepBody {
+#[derive(Deserialize, Default, JsonSchema)]
+pub(super) struct StepBody {
+    /// Who takes it, where nobody is configured.
     #[serde(default)]
     by: String,
+    /// Repeats of one id are one step.
     #[serde(default)]
     id: Option<String>,
 }

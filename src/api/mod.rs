@@ -10,9 +10,11 @@ mod inventory;
 pub mod limits;
 mod live;
 mod media;
+mod openapi;
 pub mod page;
 mod problem;
 mod recordings;
+mod routes;
 mod sdp;
 mod server;
 pub mod session;
@@ -28,7 +30,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, header},
     middleware::{self, Next},
     response::Response,
-    routing::{MethodRouter, delete, get, post},
+    routing::get,
 };
 
 use crate::gateway::{
@@ -37,6 +39,7 @@ use crate::gateway::{
     audit::Audit,
 };
 
+use openapi::{For, Noted};
 pub use problem::Problem;
 pub use server::{Limits, serve};
 
@@ -57,84 +60,40 @@ pub struct Api {
     pub demo: bool,
 }
 
+/// The largest whole number that every reader of JSON has exactly: 2^53 - 1.
+const MOST_EXACT: u64 = 9_007_199_254_740_991;
+
 /// Largest body of a request, in bytes: who does a step, and its id.
 const MAX_BODY: usize = 16 * 1024;
 
 /// All routes. `extra` is merged behind the same door: the demo's own.
 pub fn router(api: Api, extra: Router) -> Router {
-    let session = post(session::begin).delete(session::end);
-    let open =
-        Router::new().route("/healthz", get(inventory::healthz)).route("/v1/session", session).merge(page_routes());
-    let measure = middleware::from_fn_with_state(api.limiter.clone(), limits::in_measure);
     let guard = |right| auth::Guard::new(api.access.clone(), api.sessions.clone(), right);
-    let behind = |right| middleware::from_fn_with_state(guard(right), auth::guard);
-    let noted = |right| middleware::from_fn_with_state(guard(right).noting(api.audit.clone()), auth::guard);
-    let states = Router::new()
-        .route("/metrics", get(inventory::metrics))
-        .route("/v1/district", get(inventory::district))
-        .route("/v1/status", get(inventory::status))
-        .route("/v1/buttons", get(inventory::buttons))
-        .route("/v1/cameras", get(inventory::cameras))
-        .route("/v1/me", get(call::me))
-        .route_layer(measure.clone())
-        .route_layer(behind(Right::States));
-    let incidents = Router::new()
-        .route("/v1/events", get(live::events))
-        .route("/v1/incidents", get(incidents::list))
-        .route("/v1/incidents/{id}", get(incidents::one))
-        .route("/v1/cameras/{id}/coverage", get(recordings::coverage))
-        .route("/v1/calls", get(call::list))
-        .route("/v1/ice-servers", get(call::ice_servers))
-        .route_layer(measure.clone())
-        .route_layer(behind(Right::Incidents));
-    let media = Router::new()
-        .route("/v1/cameras/{id}/recording.mp4", get(recordings::recording))
-        .route("/v1/cameras/{id}/recording.m3u8", get(recordings::playlist))
-        .route("/v1/cameras/{id}/still.jpg", get(recordings::still))
-        .route("/v1/cameras/{id}/recordings/{day}/{object}", get(recordings::object))
-        .route("/v1/cameras/{id}/whep", offer(post(watch::begin)))
-        .route("/v1/cameras/{id}/whep/{session}", delete(watch::end))
-        .route("/v1/incidents/{id}/cameras/{file}", get(evidence::file))
-        .route("/v1/incidents/{id}/cameras/{camera}/{object}", get(evidence::object))
-        .route_layer(measure.clone())
-        .route_layer(noted(Right::Incidents));
-    let steps = Router::new()
-        .route("/v1/incidents/{id}/seen", post(incidents::seen))
-        .route("/v1/incidents/{id}/dispatched", post(incidents::dispatched))
-        .route("/v1/incidents/{id}/close", post(incidents::close))
-        .route("/v1/incidents/{id}/call", offer(post(call::join)))
-        .route("/v1/incidents/{id}/call/{session}", delete(call::leave))
-        .route("/v1/incidents/{id}/call/{session}/hand-over", post(call::hand_over))
-        .route("/v1/incidents/{id}/call/{session}/{what}", post(call::ask))
-        .route_layer(measure.clone())
-        .route_layer(noted(Right::Steps));
-    let audit = Router::new().route("/v1/audit", get(audit::page)).route_layer(noted(Right::Audit));
-    let units = Router::new()
-        .route("/v1/units/{button}/session", offer(post(unit::begin)))
-        .route("/v1/units/{button}/session/{session}", delete(unit::end))
-        .route("/v1/units/{button}/press", post(unit::press))
-        .route("/v1/units/{button}/events", get(unit::events))
-        .route("/v1/units/{button}/ice-servers", get(call::ice_servers))
-        .route("/v1/units/{button}/prompts/{name}", get(unit::prompt))
-        .route_layer(middleware::from_fn_with_state(api.clone(), unit::guard));
-    let extra = extra.layer(behind(Right::Steps));
-    open.merge(states)
-        .merge(incidents)
-        .merge(media)
-        .merge(steps)
-        .merge(audit)
-        .merge(units)
+    let behind = |guard| middleware::from_fn_with_state(guard, auth::guard);
+    let mut router = page_routes();
+    for (whose, routes) in routes::all() {
+        let group = routes.into_iter().fold(Router::new(), |group, route| group.route(route.path, route.answers));
+        router = router.merge(match whose {
+            For::Anybody => group,
+            For::Units => group.route_layer(middleware::from_fn_with_state(api.clone(), unit::guard)),
+            For::Right(right, noted) => {
+                let measured = middleware::from_fn_with_state(api.limiter.clone(), limits::in_measure);
+                let guard = match noted {
+                    Noted::Yes => guard(right).noting(api.audit.clone()),
+                    Noted::No => guard(right),
+                };
+                group.route_layer(measured).route_layer(behind(guard))
+            }
+        });
+    }
+    let extra = extra.layer(behind(guard(Right::Steps)));
+    router
         .with_state(api)
         .merge(extra)
         .fallback(problem::not_found)
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(middleware::map_response(problem::shape))
         .layer(middleware::from_fn(security_headers))
-}
-
-/// SDP is larger than what else is sent.
-fn offer(route: MethodRouter<Api>) -> MethodRouter<Api> {
-    route.layer(DefaultBodyLimit::max(sdp::MAX_OFFER))
 }
 
 /// The page's own files need no token: without one they show nothing.

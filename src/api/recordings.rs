@@ -8,6 +8,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -27,12 +28,17 @@ use crate::{
 /// What is asked for when nothing says from when.
 const USUAL: Duration = Duration::from_secs(24 * 3_600);
 
-/// The longest interval that is answered.
+/// The longest interval that is answered; of a longer one its beginning.
 const LONGEST: Duration = Duration::from_secs(31 * 24 * 3_600);
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Asked {
+    /// From when, RFC 3339. A day before its end when left out.
+    #[schemars(with = "Option<Utc>")]
     from: Option<String>,
+    /// Until when. Now when left out.
+    #[schemars(with = "Option<Utc>")]
     to: Option<String>,
 }
 
@@ -45,12 +51,8 @@ impl Asked {
         };
         let to = time("to", &self.to)?.unwrap_or_else(clock::wall);
         let from = time("from", &self.from)?.unwrap_or_else(|| to.before(USUAL));
-        if from >= to {
-            return Err(Problem::bad_request(format!("from ({from}) is not before to ({to})")));
-        }
-        if to.since(from) > LONGEST {
-            return Err(Problem::bad_request("ask for at most 31 days at a time"));
-        }
+        // The first part of what is too long; the answer says how far it goes.
+        let to = to.max(from).min(from.after(LONGEST));
         Ok(Interval { from, to })
     }
 }
@@ -104,8 +106,10 @@ pub(super) async fn playlist(
 }
 
 /// Which object of a buffer.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub(super) struct At {
+    /// When it begins, as the playlist has it.
     at: Utc,
 }
 
@@ -129,10 +133,13 @@ pub(super) async fn object(
 }
 
 /// Which picture.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Moment {
+    /// The moment.
     at: Utc,
-    width: Option<usize>,
+    /// Pixels across that suffice.
+    width: Option<u16>,
 }
 
 /// `GET /v1/cameras/{id}/still.jpg?at=&width=`: the last key frame at or before a moment that is held, in its own size or in
@@ -147,7 +154,7 @@ pub(super) async fn still(
     let turn = api.limiter.decoder().await?;
     let decode = move || {
         let _turn = turn;
-        bulkhead::behind(|| still::jpeg(&frame, width))
+        bulkhead::behind(|| still::jpeg(&frame, width.map(usize::from)))
     };
     let decoded = api.gateway.scope().spawn_blocking("still", decode).await;
     let jpeg = decoded.map_err(|_| Problem::unavailable("the gateway is stopping"))?;

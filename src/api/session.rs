@@ -2,7 +2,7 @@
 //! sent by this gateway's own pages only, ends when nobody uses it, and with the token that it stands for.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -16,6 +16,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{Api, Problem, auth, limits::Peer};
@@ -35,7 +36,8 @@ const LONGEST: Duration = Duration::from_secs(12 * 3_600);
 /// Sessions at a time. With more the one that was not used for longest ends.
 const SESSIONS: usize = 1_024;
 
-/// Wrong tokens from one address after which it is locked out; first for this long, then twice as long each time, up to that.
+/// Wrong tokens from one address, each another, after which it is locked out: whoever sends one again and again that was
+/// taken back locks nobody out. First for this long, then twice as long each time, up to that.
 const WRONG: u32 = 10;
 const LOCKED: Duration = Duration::from_secs(30);
 const LOCKED_MOST: Duration = Duration::from_secs(900);
@@ -61,9 +63,11 @@ struct Session {
 }
 
 /// What came from an address.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Wrong {
     count: u32,
+    /// The latest of them, hashed.
+    tokens: VecDeque<[u8; 32]>,
     last: Mono,
     locked_until: Option<Mono>,
 }
@@ -124,7 +128,7 @@ impl Sessions {
     }
 
     /// A wrong token came from there.
-    pub(super) fn was_wrong(&self, from: Option<&Peer>) {
+    pub(super) fn was_wrong(&self, token: &str, from: Option<&Peer>) {
         let Some(peer) = from else { return };
         let now = clock::mono();
         let mut wrong = self.wrong();
@@ -134,7 +138,20 @@ impl Sessions {
         if wrong.len() >= ADDRESSES {
             return;
         }
-        let entry = wrong.entry(network(peer.address)).or_insert(Wrong { count: 0, last: now, locked_until: None });
+        let entry = wrong.entry(network(peer.address)).or_insert_with(|| Wrong {
+            count: 0,
+            tokens: VecDeque::new(),
+            last: now,
+            locked_until: None,
+        });
+        let token = hash(token);
+        if entry.tokens.contains(&token) {
+            return;
+        }
+        if entry.tokens.len() == WRONG as usize {
+            entry.tokens.pop_front();
+        }
+        entry.tokens.push_back(token);
         if now.since(entry.last) >= FORGOTTEN {
             entry.count = 0;
         }
@@ -173,8 +190,9 @@ fn cookie(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// What is sent to sign in.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(super) struct SignIn {
+    /// Of an [[api.client]], or one by `chowki token new`.
     token: String,
 }
 
@@ -194,7 +212,7 @@ pub(super) async fn begin(
         return refused(locked_out(seconds));
     }
     let Some((caller, hash)) = api.access.by_token(&token) else {
-        api.sessions.was_wrong(from);
+        api.sessions.was_wrong(&token, from);
         return refused(Problem::new(StatusCode::UNAUTHORIZED, "nobody has this token, or it was taken back"));
     };
     api.sessions.was_right(from);
@@ -243,17 +261,19 @@ mod tests {
     fn an_address_that_guesses_is_locked_out_for_longer_and_longer_and_no_other_is() {
         let sessions = Sessions::default();
         let (bad, good) = (peer("10.0.0.1"), peer("10.0.0.2"));
-        for _ in 1..WRONG {
-            sessions.was_wrong(Some(&bad));
-            assert_eq!(sessions.may_try(Some(&bad)), Ok(()));
+        for n in 1..WRONG {
+            for _ in 0..20 {
+                sessions.was_wrong(&n.to_string(), Some(&bad));
+            }
+            assert_eq!(sessions.may_try(Some(&bad)), Ok(()), "one again and again is one");
         }
-        sessions.was_wrong(Some(&bad));
+        sessions.was_wrong("a", Some(&bad));
         let first = sessions.may_try(Some(&bad)).unwrap_err();
         assert!((29..=31).contains(&first), "{first}");
-        sessions.was_wrong(Some(&bad));
+        sessions.was_wrong("b", Some(&bad));
         assert!(sessions.may_try(Some(&bad)).unwrap_err() > 55);
-        for _ in 0..20 {
-            sessions.was_wrong(Some(&bad));
+        for n in 0..20 {
+            sessions.was_wrong(&format!("c{n}"), Some(&bad));
         }
         assert!(sessions.may_try(Some(&bad)).unwrap_err() <= 901);
         assert_eq!(sessions.may_try(Some(&good)), Ok(()));

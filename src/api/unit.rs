@@ -16,6 +16,7 @@ use axum::{
     },
 };
 use futures::{Stream, StreamExt, stream};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -25,7 +26,7 @@ use crate::{
     district::{
         call::CallState,
         clock::Utc,
-        ids::{ButtonId, IncidentId},
+        ids::{ButtonId, IncidentId, PressId},
         inventory::Voice,
         press::{Press, PressKind, Progress},
     },
@@ -87,8 +88,10 @@ pub(super) async fn end(
     }
 }
 
-#[derive(Deserialize)]
-struct PressBody {
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct PressBody {
+    /// Its own id: sent again with the same until it is answered.
+    #[schemars(with = "PressId")]
     press: String,
     #[serde(default)]
     kind: PressKind,

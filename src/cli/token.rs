@@ -143,7 +143,7 @@ fn new(args: &Args, path: &Path, mut held: Tokens, name: &str, role: Role, group
 fn list(args: &Args, held: &Tokens) -> ExitCode {
     let row = |t: &Issued| {
         let group = t.group.as_deref().unwrap_or("-");
-        format!("{:<10}{:<24}{:<12}{:<16}{}\n", t.id, t.name, word(t.role), group, t.issued)
+        format!("{:<10}{:<24}{:<12}{:<16}{}\n", t.id, t.name, t.role.name(), group, t.issued)
     };
     let text = if args.json {
         format!("{}\n", json!({ "tokens": held.all }))
@@ -171,10 +171,6 @@ fn revoke(args: &Args, path: &Path, mut held: Tokens, token: &str) -> ExitCode {
         gone.iter().map(|t| format!("{} of {} works no more\n", t.id, t.name)).collect()
     };
     output::print(&text).err().unwrap_or(ExitCode::SUCCESS)
-}
-
-fn word(role: Role) -> String {
-    serde_json::to_value(role).ok().and_then(|role| Some(role.as_str()?.to_owned())).unwrap_or_default()
 }
 
 fn unwritten(path: &Path, error: &std::io::Error) -> ExitCode {

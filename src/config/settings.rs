@@ -146,6 +146,18 @@ pub enum Role {
     Engineer,
 }
 
+impl Role {
+    /// Its name, as the config has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Operator => "operator",
+            Self::Supervisor => "supervisor",
+            Self::Puller => "puller",
+            Self::Engineer => "engineer",
+        }
+    }
+}
+
 /// `[webrtc]`
 #[derive(Debug, Clone)]
 pub struct WebRtc {

@@ -75,6 +75,13 @@ impl Right {
         }
     }
 
+    /// Who has it, in words.
+    pub fn roles(self) -> String {
+        let all = [Role::Operator, Role::Supervisor, Role::Puller, Role::Engineer];
+        let names = all.into_iter().filter(|role| self.of(*role)).map(Role::name);
+        names.collect::<Vec<_>>().join(", ")
+    }
+
     fn refusal(self) -> &'static str {
         match self {
             Self::States => "may not see this",

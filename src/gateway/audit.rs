@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tracing::{error, warn};
 
@@ -38,7 +39,7 @@ const JOURNAL: JournalSettings = JournalSettings { segment_bytes: 4 << 20, queue
 const NOTE: u8 = 1;
 
 /// What was done, or tried.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Note {
     /// Its number.
     pub n: u64,
@@ -74,7 +75,7 @@ struct Inner {
 }
 
 /// Notes from a number on.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Page {
     /// In order.
     pub notes: Vec<Note>,

@@ -171,6 +171,9 @@ pub struct Board {
 #[derive(Debug, Default)]
 struct Inner {
     incidents: BTreeMap<IncidentId, Arc<Incident>>,
+    /// The last change of each incident, and of which it was.
+    changed: BTreeMap<u64, IncidentId>,
+    change_of: HashMap<IncidentId, u64>,
     /// Of incidents that are open.
     calls: BTreeMap<IncidentId, Arc<CallNews>>,
     conditions: HashMap<ButtonId, ButtonCondition>,
@@ -205,7 +208,13 @@ impl Board {
         if incident.state == Progress::Closed {
             inner.calls.remove(&incident.id);
         }
+        let id = incident.id;
         self.announce(&mut inner, "incident", Data::Document(document));
+        let now = inner.next;
+        if let Some(before) = inner.change_of.insert(id, now) {
+            inner.changed.remove(&before);
+        }
+        inner.changed.insert(now, id);
         true
     }
 
@@ -240,6 +249,8 @@ impl Board {
     pub fn keep(&self, held: impl Fn(&IncidentId) -> bool) {
         let mut inner = self.lock();
         inner.incidents.retain(|id, _| held(id));
+        inner.change_of.retain(|id, _| held(id));
+        inner.changed.retain(|_, id| held(id));
         inner.calls.retain(|id, _| held(id));
     }
 
@@ -299,6 +310,18 @@ impl Board {
         let inner = self.lock();
         let older = |id: &IncidentId| before.is_none_or(|b| *id < b);
         inner.incidents.iter().rev().filter(|(id, _)| older(id)).take(limit).map(|(_, d)| d.clone()).collect()
+    }
+
+    /// Incidents that changed after `since`, in the order of their changes, at most `limit`; and what to ask for next. Changes
+    /// are numbered anew from the time of each start: who asks by a number of before is given all.
+    pub fn changed(&self, since: u64, limit: usize) -> (Vec<Arc<Incident>>, u64) {
+        let inner = self.lock();
+        // A number that was never given is of another start, whose clock was ahead.
+        let since = if since > inner.next { 0 } else { since };
+        let later = inner.changed.range(since.saturating_add(1)..).take(limit);
+        let found: Vec<_> = later.filter_map(|(n, id)| Some((*n, inner.incidents.get(id)?.clone()))).collect();
+        let next = found.last().map_or(since, |(n, _)| *n);
+        (found.into_iter().map(|(_, incident)| incident).collect(), next)
     }
 
     /// One incident.
