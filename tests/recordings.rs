@@ -274,6 +274,11 @@ fn what_nobody_holds_is_a_hole_of_its_true_length_in_the_time_line_and_is_said()
         let holes: Vec<f64> = times.windows(2).map(|w| w[1] - w[0]).filter(|step| *step > 1.0).collect();
         assert!(matches!(holes[..], [hole] if (8.0..40.0).contains(&hole)), "{kind}: {holes:?}");
     }
+    // Its last seconds, long after its beginning.
+    let (status, _) =
+        curl(&gateway, &format!("/v1/cameras/c1/recording.mp4?from={}", now().before(2 * SECOND)), &[], &file);
+    assert_eq!(status, 200);
+    decodes(&file);
     // An interval of which nothing is held, a camera that is not there, times that are none.
     let long_ago = "/v1/cameras/c1/recording.mp4?from=2026-01-01T00:00:00Z&to=2026-01-01T00:01:00Z";
     assert_eq!(gateway.get(long_ago).status, 404);

@@ -319,11 +319,10 @@ impl Plan {
         if !self.source.buffers {
             return vec![self.asked.to];
         }
-        let long = i64::try_from(STRETCH.as_micros()).unwrap_or(i64::MAX);
         let mut ends = Vec::new();
         let mut at = self.asked.from;
         while at < self.asked.to {
-            at = Utc::from_micros((at.micros().div_euclid(long) + 1) * long).min(self.asked.to);
+            at = stretch_of(at).after(STRETCH).min(self.asked.to);
             ends.push(at);
         }
         ends
@@ -390,8 +389,14 @@ impl Plan {
     /// What is stored around the stretch that ends then.
     async fn found(&self, until: Utc) -> Result<Found, Unreeled> {
         let Source { media, camera, incidents, buffers } = &self.source;
-        let from = until.before(STRETCH).max(self.asked.from).before(REACH);
-        let (from, to) = (from, until.after(REACH));
+        let first = until.before(STRETCH) <= self.asked.from;
+        let from = if first {
+            // From where its init segment is; those of later stretches are known by then, or begin them.
+            stretch_of(self.asked.from.before(REACH))
+        } else {
+            until.before(STRETCH).before(REACH)
+        };
+        let to = until.after(REACH);
         let mut found = Found::default();
         for incident in incidents {
             let Some(evidence) = incident.evidence.iter().find(|evidence| evidence.camera == *camera) else { continue };
@@ -416,6 +421,12 @@ impl Plan {
         }
         Ok(found)
     }
+}
+
+/// When the stretch began that a moment is in.
+fn stretch_of(at: Utc) -> Utc {
+    let long = i64::try_from(STRETCH.as_micros()).unwrap_or(i64::MAX);
+    Utc::from_micros(at.micros().div_euclid(long).saturating_mul(long))
 }
 
 /// Objects with when they were captured, as the incident's document dates them.
