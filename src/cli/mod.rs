@@ -9,6 +9,7 @@ pub mod import;
 mod logging;
 mod output;
 pub mod press;
+pub mod pull;
 pub mod run;
 pub mod schema;
 pub mod token;
@@ -31,6 +32,7 @@ Examples:
   chowki check /etc/chowki/district.toml    every fault of a config at once
   chowki run --config /etc/chowki/district.toml
   chowki press saddar-01                    press a button of the demo and follow it
+  chowki pull --into /srv/evidence https://10.0.0.7:8443    mirror a gateway
   chowki token new vms --role puller        a token for the API
 
 RUST_LOG=debug shows more of what happens, RUST_LOG=warn less."
@@ -45,6 +47,7 @@ enum Command {
     Run(run::Args),
     Demo(demo::Args),
     Press(press::Args),
+    Pull(pull::Args),
     Check(check::Args),
     Fsck(fsck::Args),
     Import(import::Args),
@@ -62,6 +65,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Press(args) => press::run(&args),
+        Command::Pull(args) => pull::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Fsck(args) => fsck::run(&args),
         Command::Import(args) => import::run(&args),

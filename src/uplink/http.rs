@@ -1,4 +1,4 @@
-//! HTTP/1.1 to the object store, over connections whose writes are paced. TLS is above the pacing: what is counted is
+//! HTTP/1.1 to the object store and to gateways, over connections whose writes are paced. TLS is above the pacing: what is counted is
 //! what goes out.
 
 use std::{
@@ -13,7 +13,8 @@ use std::{
 
 use http_body_util::BodyExt;
 use hyper::{
-    Uri,
+    HeaderMap, Request, Response, Uri,
+    body::Incoming,
     header::{HeaderValue, USER_AGENT},
     rt::{Read, ReadBufCursor, Write},
 };
@@ -48,13 +49,13 @@ const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 
 /// How the store is reached.
 #[derive(Clone)]
-pub(super) struct Way {
+pub struct Way {
     /// Whom to trust. None: plain HTTP, and nothing else.
-    pub(super) tls: Option<Arc<ClientConfig>>,
+    pub tls: Option<Arc<ClientConfig>>,
     /// A connection, with its handshake, takes at most this.
-    pub(super) connect_timeout: Duration,
+    pub connect_timeout: Duration,
     /// The budget for what is sent.
-    pub(super) pacer: Option<Pacer>,
+    pub pacer: Option<Pacer>,
 }
 
 impl fmt::Debug for Way {
@@ -65,10 +66,11 @@ impl fmt::Debug for Way {
 
 /// A client with its connections.
 #[derive(Debug)]
-pub(super) struct Client(legacy::Client<Dial, HttpRequestBody>);
+pub struct Client(legacy::Client<Dial, HttpRequestBody>);
 
 impl Client {
-    pub(super) fn new(way: &Way) -> Self {
+    /// Without a connection yet.
+    pub fn new(way: &Way) -> Self {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
@@ -80,6 +82,18 @@ impl Client {
         let mut client = legacy::Client::builder(TokioExecutor::new());
         client.pool_idle_timeout(IDLE).pool_timer(TokioTimer::new()).timer(TokioTimer::new());
         Self(client.build(Dial { tcp, way: way.clone() }))
+    }
+
+    /// Asks for something; the body is the caller's to read, and to be patient with.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn get(&self, uri: Uri, headers: HeaderMap) -> Result<Response<Incoming>, legacy::Error> {
+        let mut request = Request::new(HttpRequestBody::empty());
+        *request.uri_mut() = uri;
+        *request.headers_mut() = headers;
+        request.headers_mut().entry(USER_AGENT).or_insert(AGENT);
+        self.0.request(request).await
     }
 }
 

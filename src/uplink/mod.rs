@@ -10,7 +10,7 @@ pub mod budget;
 mod error;
 pub mod events;
 pub mod held;
-mod http;
+pub mod http;
 pub mod lanes;
 pub mod link;
 mod mqtt;

@@ -35,7 +35,7 @@ pub fn client_config(ca: Option<&[u8]>, identity: Option<Identity<'_>>) -> Resul
 }
 
 /// The same for HTTP/1.1, trusting the certificates of `ca` beside the system's.
-pub(super) fn http_config(ca: Option<&[u8]>) -> Result<Arc<ClientConfig>, Error> {
+pub fn http_config(ca: Option<&[u8]>) -> Result<Arc<ClientConfig>, Error> {
     let roots = match ca {
         None => system_roots()?,
         Some(pem) => {
