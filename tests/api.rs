@@ -292,7 +292,7 @@ fn evidence_over_http_is_what_headquarters_has() {
         .unwrap();
     let packets: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
     assert!(packets["packets"].as_array().unwrap().len() >= 110, "{}", String::from_utf8_lossy(&out.stderr));
-    for name in ["..%2f..%2fjournal", "00099.m4s", "manifest.json"] {
+    for name in ["..%2f..%2fjournal", "00099.m4s", "incident.json"] {
         assert_eq!(gateway.get(&format!("{parent}/{name}")).status, 404, "{name}");
     }
     let cameras = gateway.get("/v1/cameras").json();
@@ -443,4 +443,41 @@ fn no_secret_is_ever_shown() {
         }
     }
     assert!(gateway.stop().success());
+}
+
+#[test]
+fn a_document_that_is_known_is_not_sent_again_and_a_large_one_is_sent_small() {
+    let site =
+        (0..60).fold(Site::new().buttons(1), |site, n| site.camera(&format!("c{n}"), 10 + n, "rtsp://127.0.0.1:9/x"));
+    let gateway = site.start();
+    let cameras = gateway.get("/v1/cameras");
+    let tag = |answer: &gateway::Answer| {
+        let line =
+            answer.headers.lines().find_map(|line| line.to_lowercase().strip_prefix("etag: ").map(str::to_owned));
+        line.unwrap_or_else(|| panic!("{}", answer.headers)).trim().replace("w/", "W/")
+    };
+    let known = eventually(SOON, "nothing changes any more", || {
+        let tag = tag(&gateway.get("/v1/district"));
+        let again = gateway.try_http("GET", "/v1/district", &[("If-None-Match", &tag)], "")?;
+        (again.status == 304 && again.body.is_empty()).then_some(tag)
+    });
+    let other = gateway.try_http("GET", "/v1/district", &[("If-None-Match", "W/\"x\"")], "").unwrap();
+    assert_eq!((other.status, tag(&other)), (200, known));
+
+    let small = gateway.try_http("GET", "/v1/cameras", &[("Accept-Encoding", "gzip")], "").unwrap();
+    assert!(small.headers.to_lowercase().contains("content-encoding: gzip"), "{}", small.headers);
+    assert!(small.body.len() * 3 < cameras.body.len(), "{} of {}", small.body.len(), cameras.body.len());
+    let unpacked = Command::new("gzip").arg("-dc").stdin(piped(&small.body)).output().unwrap();
+    let unpacked: serde_json::Value = serde_json::from_slice(&unpacked.stdout).unwrap();
+    assert_eq!(unpacked["cameras"].as_array().unwrap().len(), 60);
+    let health = gateway.try_http("GET", "/healthz", &[("Accept-Encoding", "gzip")], "").unwrap();
+    assert!(!health.headers.to_lowercase().contains("content-encoding"), "{}", health.headers);
+}
+
+/// These bytes, to be read from a file.
+fn piped(bytes: &[u8]) -> std::fs::File {
+    let mut file = tempfile::tempfile().unwrap();
+    std::io::Write::write_all(&mut file, bytes).unwrap();
+    std::io::Seek::rewind(&mut file).unwrap();
+    file
 }

@@ -101,8 +101,8 @@ fn range(asked: &HeaderMap, tag: &str, len: u64) -> Result<Option<Range<u64>>, (
     }
 }
 
-/// Whether a condition names this file.
-fn lists(asked: &HeaderMap, condition: header::HeaderName, tag: &str) -> bool {
+/// Whether a condition names this file or document.
+pub(super) fn lists(asked: &HeaderMap, condition: header::HeaderName, tag: &str) -> bool {
     let values = asked.get_all(condition).into_iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).any(|value| value.trim() == tag || value.trim() == "*")
 }

@@ -4,6 +4,7 @@ mod audit;
 pub mod auth;
 mod call;
 pub mod door;
+mod etag;
 mod evidence;
 mod incidents;
 mod inventory;
@@ -93,6 +94,8 @@ pub fn router(api: Api, extra: Router) -> Router {
         .fallback(problem::not_found)
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(middleware::map_response(problem::shape))
+        .layer(middleware::from_fn(etag::tagged))
+        .layer(etag::compressed())
         .layer(middleware::from_fn(security_headers))
 }
 

@@ -99,7 +99,7 @@ impl Operation {
 
     /// Answers with this, as JSON.
     pub fn gives<T: JsonSchema>(self, description: &str) -> Self {
-        self.gives_as(200, "application/json", schema_of::<T>(), description)
+        self.gives_as(200, JSON, schema_of::<T>(), description)
     }
 
     /// Answers with an object of these fields, whatever they are.
@@ -129,6 +129,10 @@ impl Operation {
 
     fn document(&self, path: &str, whose: For) -> Value {
         let mut responses = self.responses.clone();
+        if self.method == Method::GET && responses.get(&200).is_some_and(|answer| !answer["content"][JSON].is_null()) {
+            let known = json!({ "description": "as the caller knows it, by If-None-Match" });
+            responses.entry(304).or_insert(known);
+        }
         let mut refuse = |status: u16, why: &str| {
             let answer = json!({ "description": why, "content": { PROBLEM: { "schema": problem() } } });
             responses.entry(status).or_insert(answer);
@@ -172,6 +176,7 @@ impl Operation {
     }
 }
 
+const JSON: &str = "application/json";
 const PROBLEM: &str = "application/problem+json";
 
 fn problem() -> Value {
