@@ -83,7 +83,17 @@ const server = http.createServer((request, response) => {
   const path = request.url.split('?')[0];
   const answer = (type, body, code = 200) => response.writeHead(code, { 'Content-Type': type, 'Content-Security-Policy': csp, 'Service-Worker-Allowed': '/unit/' }).end(body);
   const json = (body, code) => answer('application/json', JSON.stringify(body), code);
-  if (said.token && path.startsWith('/v1') && request.headers.authorization !== `Bearer ${said.token}`) return json({ title: 'Unauthorized', detail: 'no token' }, 401);
+  if (said.token && path === '/v1/session') {
+    let body = '';
+    request.on('data', (part) => { body += part; });
+    request.on('end', () => {
+      if (JSON.parse(body).token !== said.token) return json({ title: 'Unauthorized', detail: 'wrong token' }, 401);
+      return response.writeHead(204, { 'Set-Cookie': 'chowki-session=of-the-page; Path=/; HttpOnly; SameSite=Strict' }).end();
+    });
+    return undefined;
+  }
+  const known = request.headers.authorization === `Bearer ${said.token}` || (request.headers.cookie ?? '').includes('chowki-session=of-the-page');
+  if (said.token && path.startsWith('/v1') && !known) return json({ title: 'Unauthorized', detail: 'no token' }, 401);
   if (request.method === 'DELETE') {
     posts.push([`DELETE ${path}`, {}]);
     response.writeHead(204).end();
