@@ -481,3 +481,45 @@ fn piped(bytes: &[u8]) -> std::fs::File {
     std::io::Seek::rewind(&mut file).unwrap();
     file
 }
+
+/// Readers of events, as many as a province's screens.
+const READERS: usize = 1_000;
+
+#[test]
+fn a_thousand_readers_of_events_hear_of_a_press_and_those_that_read_nothing_hinder_nobody() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let most = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most }).unwrap();
+    let site = Site::new().buttons(2);
+    let gateway = site.start();
+    let open = |_| gateway.request("GET", "/v1/events", &[], "").unwrap();
+    let readers: Vec<TcpStream> = (0..READERS).map(open).collect();
+    let mut lines: Vec<_> = readers.into_iter().map(|stream| BufReader::new(stream).lines()).collect();
+    // Each is in when its head is there.
+    for reader in &mut lines {
+        assert!(reader.next().unwrap().unwrap().contains("200"));
+    }
+    let mut button = Button::connect(gateway.mqtt, "b1").unwrap();
+    let begun = std::time::Instant::now();
+    button.press("p-1", "panic");
+    button.until("p-1", "recorded");
+    println!("recorded within {:?} while {READERS} read", begun.elapsed());
+    // The last hundred do not read any more.
+    let silent = lines.split_off(READERS - 100);
+    for reader in &mut lines {
+        let heard = reader.map(Result::unwrap).find(|line| line.starts_with("data: ") && line.contains("\"p-1\""));
+        assert!(heard.is_some());
+    }
+    // Many presses later those that read have heard all of them, and the gateway is as it was.
+    for n in 2..40 {
+        let id = format!("p-{n}");
+        button.press(&id, "panic");
+        button.until(&id, "recorded");
+    }
+    for reader in lines.iter_mut().step_by(100) {
+        let heard = reader.map(Result::unwrap).find(|line| line.starts_with("data: ") && line.contains("\"p-39\""));
+        assert!(heard.is_some());
+    }
+    drop(silent);
+    assert_eq!(gateway.get("/healthz").status, 200);
+}

@@ -46,7 +46,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         let (head, answer, write) = (Duration::from_secs(15), Duration::from_secs(30), Duration::from_secs(30));
-        Self { connections: 512, per_address: 128, head, answer, write }
+        Self { connections: 2_048, per_address: 1_280, head, answer, write }
     }
 }
 
