@@ -1,6 +1,8 @@
 //! Recordings and evidence as files over HTTP, read by ffprobe, ffmpeg and curl: every frame once, where it was.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, reason = "tests fail by panicking")]
 
+#[path = "support/browser.rs"]
+mod browser;
 #[path = "support/evidence.rs"]
 mod evidence;
 #[path = "support/gateway.rs"]
@@ -142,6 +144,25 @@ fn evidence_and_any_interval_are_files_with_every_frame_once_whole_or_in_ranges(
     decodes(&whole);
     let probe = ffprobe(&whole);
     assert!(times(&probe, "video").len() > 200, "ten seconds");
+
+    // A browser's own video element plays it, and goes to any moment by the index at its head.
+    if let Some(scripts) = browser::scripts() {
+        let run = Command::new("node")
+            .arg(scripts.join("video.mjs"))
+            .args([&format!("http://127.0.0.1:{}", gateway.api), &path, "7.5", "1.25", "8.9"])
+            .current_dir(&scripts)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&run.stdout);
+        assert!(run.status.success(), "{said}{}", String::from_utf8_lossy(&run.stderr));
+        let seen: Value = serde_json::from_str(&said).unwrap();
+        let times: Vec<f64> = seen["shown"].as_array().unwrap().iter().map(|t| t.as_f64().unwrap()).collect();
+        assert_eq!(seen["size"], serde_json::json!([1920, 1080]));
+        assert!((seen["duration"].as_f64().unwrap() - 10.0).abs() < 2.5, "{seen}");
+        for (shown, wanted) in times.iter().zip([7.5, 1.25, 8.9]) {
+            assert!((shown - wanted).abs() < 0.3, "{seen}");
+        }
+    }
 
     // In ranges.
     let part = dir.path().join("part");
