@@ -162,7 +162,7 @@ fn gateways(args: &Args) -> Result<Vec<(String, Gateway)>, Refusal> {
             "name a gateway, such as https://10.0.0.7:8443, or a file of them by --gateways".into(),
         ));
     }
-    let ca = args.ca.as_deref().map(|path| read(path)).transpose()?;
+    let ca = args.ca.as_deref().map(read).transpose()?;
     let tls = tls::http_config(ca.as_ref().map(String::as_bytes)).map_err(|e| (exit::NO_INPUT, super::chain(&e)))?;
     let gateway = |(address, token): (String, Option<Secret>)| {
         let gateway = Gateway::new(&address, token.as_ref(), tls.clone()).map_err(|why| (exit::USAGE, why))?;

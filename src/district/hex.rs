@@ -48,7 +48,6 @@ pub mod maybe {
     ///
     /// # Errors
     /// What the serializer says.
-    #[expect(clippy::ref_option, reason = "serde asks so")]
     pub fn serialize<S: Serializer>(bytes: &Option<[u8; 32]>, s: S) -> Result<S::Ok, S::Error> {
         match bytes {
             Some(bytes) => super::serialize(bytes, s),
