@@ -19,6 +19,7 @@ pub mod feeds;
 mod filing;
 pub mod forwarder;
 pub mod hq;
+pub mod identity;
 mod intervals;
 pub mod keepers;
 pub mod ledger;

@@ -5,13 +5,18 @@
 //! `chain(n) = SHA-256(chain(n-1) + sha256(n) + name(n))`, hashes as their 32 bytes, texts as UTF-8. Who knows the last
 //! link knows every object, its name and its place.
 
-use std::{fmt::Write, time::Duration};
+use std::time::Duration;
 
-use aws_lc_rs::digest::{Context, SHA256, digest};
+use aws_lc_rs::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
 
 use super::fragment::{Fragment, Init};
-use crate::district::{clock::Utc, evidence::Gap};
+pub use crate::district::digest::{hex, sha256};
+use crate::district::{
+    clock::Utc,
+    digest::{fixed, unhex},
+    evidence::Gap,
+};
 
 /// The form of the file that this reads and writes.
 const FORMAT: u32 = 1;
@@ -173,42 +178,13 @@ impl Object {
     }
 }
 
-/// SHA-256 of bytes.
-pub fn sha256(bytes: &[u8]) -> [u8; 32] {
-    fixed(digest(&SHA256, bytes).as_ref())
-}
-
-/// Lower-case hexadecimal.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
-fn link(before: &[u8; 32], sha256: &[u8; 32], name: &str) -> [u8; 32] {
+/// The next link of a chain: of the one before, and of what comes next with its name.
+pub(super) fn link(before: &[u8; 32], sha256: &[u8; 32], name: &str) -> [u8; 32] {
     let mut context = Context::new(&SHA256);
     context.update(before);
     context.update(sha256);
     context.update(name.as_bytes());
     fixed(context.finish().as_ref())
-}
-
-fn fixed(hash: &[u8]) -> [u8; 32] {
-    let mut out = [0; 32];
-    out.iter_mut().zip(hash).for_each(|(to, from)| *to = *from);
-    out
-}
-
-fn unhex(text: &str) -> Option<[u8; 32]> {
-    if text.len() != 64 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
-        return None;
-    }
-    let mut out = [0; 32];
-    for (byte, digits) in out.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
-    }
-    Some(out)
 }
 
 #[cfg(test)]

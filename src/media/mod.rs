@@ -16,6 +16,7 @@ pub mod opus;
 pub mod packets;
 pub mod piece;
 pub mod playlist;
+pub mod proof;
 pub mod recording;
 pub mod reel;
 pub mod resample;
