@@ -3,6 +3,7 @@
 
 pub mod aac;
 pub mod assembly;
+pub mod audit;
 mod boxes;
 pub mod conceal;
 pub mod fragment;
