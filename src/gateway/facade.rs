@@ -29,6 +29,7 @@ use crate::{
     district::{
         call::Party,
         clock::{Mono, Utc},
+        identity::PublicKey,
         ids::{ButtonId, CameraId, IncidentId},
         incident::Incident,
         inventory::Inventory,
@@ -95,6 +96,8 @@ pub(super) struct Shared {
     pub counts: Arc<Forwarded>,
     /// Entries of the journal that had been synced and were gone at the start.
     pub lost: u64,
+    /// The key that evidence is signed with, or why it is not.
+    pub identity: Result<PublicKey, String>,
     pub started: Mono,
     pub scope: Scope,
 }

@@ -149,7 +149,7 @@ impl Gateway {
 
         let now = clock::now();
         let mut engine = Engine::new(settings::engine(&config), inventory.clone(), now);
-        let Spool { journal, media, evictions, replayed, lost, late } =
+        let Spool { journal, media, identity, evictions, replayed, lost, late } =
             opening::open(&config, &mut engine, scope).await?;
 
         let board = Arc::new(Board::new(now.wall.unix_ms()));
@@ -224,6 +224,7 @@ impl Gateway {
                 work: work.clone(),
                 bell,
                 counts: counts.clone(),
+                identity: identity.clone().ok(),
             };
             forwarder.start(&scopes.uplink);
         }
@@ -246,6 +247,7 @@ impl Gateway {
             progress: progress.clone(),
             counts,
             lost,
+            identity: identity.map(|identity| identity.public()),
             started: now.mono,
             scope: scope.clone(),
         };
