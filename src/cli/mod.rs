@@ -1,16 +1,20 @@
 //! Floor 5: one file a subcommand.
 
+mod bar;
 pub mod check;
 pub mod completions;
 pub mod demo;
 pub mod exit;
 pub mod fsck;
+pub mod identity;
 pub mod import;
 mod logging;
 mod output;
+mod paint;
 pub mod press;
 pub mod run;
 pub mod schema;
+pub mod verify;
 
 use std::process::ExitCode;
 
@@ -30,6 +34,7 @@ Examples:
   chowki check /etc/chowki/district.toml    every fault of a config at once
   chowki run --config /etc/chowki/district.toml
   chowki press saddar-01                    press a button of the demo and follow it
+  chowki verify /srv/evidence               whether evidence is what the boxes signed
 
 RUST_LOG=debug shows more of what happens, RUST_LOG=warn less."
 )]
@@ -45,6 +50,8 @@ enum Command {
     Press(press::Args),
     Check(check::Args),
     Fsck(fsck::Args),
+    Verify(verify::Args),
+    Identity(identity::Args),
     Import(import::Args),
     Schema(schema::Args),
     Completions(completions::Args),
@@ -61,6 +68,8 @@ pub fn main() -> ExitCode {
         Command::Press(args) => press::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Fsck(args) => fsck::run(&args),
+        Command::Verify(args) => verify::run(&args),
+        Command::Identity(args) => identity::run(&args),
         Command::Import(args) => import::run(&args),
         Command::Schema(args) => schema::run(&args),
         Command::Completions(args) => completions::run::<Cli>(&args),
