@@ -13,7 +13,10 @@ use std::{
 use serde::Serialize;
 
 use super::{bar::Bar, exit, output, paint};
-use crate::media::audit::{Audit, Verdict, audit};
+use crate::{
+    district::digest::Sha256,
+    media::audit::{Audit, Verdict, audit},
+};
 
 /// Prove that incidents are whole and unchanged, as they were uploaded or pulled.
 ///
@@ -124,12 +127,12 @@ impl Reader {
     }
 }
 
-fn verify(dir: &Path, keys: Option<&[crate::district::digest::Sha256]>, reader: &mut Reader) -> Verified {
+fn verify(dir: &Path, keys: Option<&[Sha256]>, reader: &mut Reader) -> Verified {
     let mut look = 1;
     let audit = loop {
         let folder = folder::read(dir, &mut |bytes| reader.read(bytes));
         let found = audit(&folder, keys);
-        if found.verdict == Verdict::Whole || look == LOOKS {
+        if found.verdict == Verdict::Whole || look == LOOKS || !folder::is_fresh(dir) {
             break found;
         }
         std::thread::sleep(AGAIN);

@@ -5,6 +5,7 @@ use std::{
     fs,
     io::{self, Read as _},
     path::{Path, PathBuf},
+    time::{Duration, SystemTime},
 };
 
 use aws_lc_rs::digest::{Context, SHA256};
@@ -14,6 +15,7 @@ use crate::{
         digest::{Sha256, fixed},
         ids::IncidentId,
     },
+    host::clock,
     media::{
         audit::{File, Folder, is_text},
         proof::{DOCUMENT, PROOF},
@@ -25,6 +27,9 @@ const PIECE: usize = 1 << 20;
 
 /// No list or document of ours is larger.
 const LARGEST_TEXT: u64 = 64 << 20;
+
+/// Nobody takes longer from a document to its proof.
+const FRESH: Duration = Duration::from_secs(60);
 
 /// Incidents are not looked for deeper than this.
 const DEEPEST: usize = 8;
@@ -56,7 +61,10 @@ fn look(dir: &Path, depth: usize, found: &mut Vec<PathBuf>) -> io::Result<()> {
         }
     }
     below.sort();
-    below.iter().filter(|_| depth > 0).try_for_each(|dir| look(dir, depth - 1, found))
+    match depth.checked_sub(1) {
+        Some(depth) => below.iter().try_for_each(|dir| look(dir, depth, found)),
+        None => Ok(()),
+    }
 }
 
 /// How many bytes are in a folder.
@@ -71,7 +79,7 @@ pub(super) fn read(dir: &Path, read: &mut dyn FnMut(usize)) -> Folder {
     let mut folder = Folder { name, files: BTreeMap::new() };
     // Texts first, and of these the proof: what is put meanwhile is newer than it.
     let listed = files(dir);
-    let texts = [PROOF, DOCUMENT].into_iter().map(str::to_owned).chain(listed.keys().cloned().filter(|n| is_text(n)));
+    let texts = [PROOF, DOCUMENT].into_iter().map(str::to_owned).chain(listed.keys().filter(|n| is_text(n)).cloned());
     let others = files(dir).into_keys().filter(|n| !is_text(n));
     let names: Vec<_> = texts.chain(others).collect();
     for name in names {
@@ -93,6 +101,15 @@ pub(super) fn read(dir: &Path, read: &mut dyn FnMut(usize)) -> Folder {
     // What was being uploaded has its name now.
     folder.files.retain(|name, _| fs::symlink_metadata(dir.join(name)).is_ok());
     folder
+}
+
+/// Whether the proof or the document was written a moment ago: then somebody may be at it.
+pub(super) fn is_fresh(dir: &Path) -> bool {
+    let written = |name: &str| fs::metadata(dir.join(name)).and_then(|meta| meta.modified()).ok();
+    let since = |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let now = Duration::from_millis(clock::wall().unix_ms());
+    // Of a clock that is behind too.
+    [PROOF, DOCUMENT].into_iter().filter_map(written).any(|at| since(at) + FRESH >= now)
 }
 
 /// Whether the proof or the document is another one than was read.

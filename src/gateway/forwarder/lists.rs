@@ -187,6 +187,9 @@ impl Forwarder {
         if there.len() < evidence.delivered_count {
             // Delivered by an earlier run, and no longer on this disk: lists without them would take back what is known.
             warn!(%incident, camera = %evidence.camera, "headquarters has more than this disk; its lists stay");
+            if maybe {
+                self.look_at_lists(incident, &evidence.camera, &folder, lists).await?;
+            }
             return Ok(finished);
         }
         if there.is_empty() {

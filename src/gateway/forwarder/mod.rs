@@ -377,15 +377,15 @@ mod tests {
         uplink::objects,
     };
 
-    struct Rig {
-        forwarder: Forwarder,
+    pub(super) struct Rig {
+        pub forwarder: Forwarder,
         work: mpsc::Receiver<Work>,
-        out: std::path::PathBuf,
+        pub out: std::path::PathBuf,
         log: std::path::PathBuf,
         _dir: tempfile::TempDir,
     }
 
-    fn rig() -> Rig {
+    pub(super) fn rig() -> Rig {
         let dir = tempfile::tempdir().unwrap();
         let (log, out) = (dir.path().join("media"), dir.path().join("hq"));
         std::fs::create_dir(&out).unwrap();
