@@ -37,7 +37,7 @@ pub struct File {
 pub struct Folder {
     /// What it is called.
     pub name: String,
-    /// Every file, by its name from here; or why it cannot be read.
+    /// Every file, by its name from here; or why it, or a folder of that name, cannot be read. The folder itself is `""`.
     pub files: BTreeMap<String, Result<File, String>>,
 }
 
@@ -205,6 +205,13 @@ impl Auditor<'_> {
         self.findings.push(Finding { name: name.to_owned(), kind, what: what.into() });
     }
 
+    /// A file, or why it cannot be read: it, or a folder that it would be in.
+    fn file(&self, name: &str) -> Option<&Result<File, String>> {
+        let files = &self.folder.files;
+        let above = camera_of(name).map_or("", |(camera, _)| camera);
+        files.get(name).or_else(|| ["", above].iter().find_map(|folder| files.get(*folder)).filter(|f| f.is_err()))
+    }
+
     fn text(&self, name: &str) -> Option<&[u8]> {
         self.folder.files.get(name)?.as_ref().ok()?.text.as_deref()
     }
@@ -215,7 +222,7 @@ impl Auditor<'_> {
 
     /// The proof, if there is one that holds in itself.
     fn proof(&mut self) -> Option<Proof> {
-        let text = match self.folder.files.get(PROOF) {
+        let text = match self.file(PROOF) {
             None => {
                 self.find(PROOF, Kind::NoProof, "there is none: nothing says what this folder held");
                 return None;
@@ -374,7 +381,7 @@ impl Auditor<'_> {
             if wrong.contains(&claim.name) {
                 continue;
             }
-            let (kind, what) = match self.folder.files.get(&claim.name) {
+            let (kind, what) = match self.file(&claim.name) {
                 None if claim.pending => continue,
                 None => (Kind::Missing, "it was signed and is not there".to_owned()),
                 Some(Err(why)) => (Kind::Unreadable, why.clone()),
@@ -412,6 +419,10 @@ impl Auditor<'_> {
         let (unproven, strays): (Vec<_>, Vec<_>) =
             strays.into_iter().partition(|(name, _)| may_come(&self.lists, name));
         for (name, file) in strays {
+            if let (Err(why), true) = (file, name.is_empty() || cameras.contains(name.as_str())) {
+                self.find(name, Kind::Unreadable, why);
+                continue;
+            }
             let content = file.as_ref().map(|file| content(&self.claims, file)).unwrap_or_default();
             self.find(name, Kind::NotListed, format!("nothing that was signed names it{content}"));
         }

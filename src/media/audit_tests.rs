@@ -265,8 +265,15 @@ fn a_file_that_cannot_be_read_is_not_called_changed() {
     };
     let mut folder = Folder { name: INCIDENT.into(), files: files.iter().map(file).collect() };
     folder.files.insert("cam-1/00002.m4s".into(), Err("no right to".into()));
-    let audit = audit(&folder, None);
-    assert_eq!((audit.verdict, named(&audit)), (Verdict::Unknown, vec![("cam-1/00002.m4s", Kind::Unreadable)]));
+    let found = audit(&folder, None);
+    assert_eq!((found.verdict, named(&found)), (Verdict::Unknown, vec![("cam-1/00002.m4s", Kind::Unreadable)]));
+    // A whole folder.
+    folder.files.retain(|name, _| !name.starts_with("cam-1/"));
+    folder.files.insert("cam-1".into(), Err("no right to".into()));
+    let found = audit(&folder, None);
+    assert_eq!((found.verdict, found.findings.len()), (Verdict::Unknown, 7), "{found:?}");
+    folder.files = BTreeMap::from([(String::new(), Err("no right to".into()))]);
+    assert_eq!(audit(&folder, None).verdict, Verdict::Unknown);
 }
 
 proptest! {
