@@ -163,10 +163,34 @@ fn an_incident_is_proven_while_it_grows_when_it_is_closed_and_after_restarts_and
         kept.map(|(name, bytes)| (name.clone(), bytes.clone())).collect::<Vec<_>>()
     };
     assert_eq!(objects(&files(&evidence)), objects(&there), "what is at headquarters is never written anew");
+    pulled(&gateway, &incident, &evidence, dir.path(), &public);
     drop(gateway);
 
     every_change_is_found(&evidence);
     every_kind_of_change_is_named(&evidence, dir.path(), &public);
+}
+
+/// What is pulled over HTTP is proven like what was put to the store.
+fn pulled(gateway: &Gateway<'_>, incident: &Incident, evidence: &Path, to: &Path, key: &str) {
+    let folder = to.join(incident.id.to_string());
+    let address = format!("/v1/incidents/{}", incident.id);
+    let keep = |name: &str, bytes: &[u8]| {
+        let path = folder.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    };
+    for name in files(evidence).keys().filter(|name| name.contains('/')) {
+        let answer = gateway.get(&format!("{address}/cameras/{name}"));
+        assert_eq!(answer.status, 200, "{name}");
+        keep(name, &answer.body);
+    }
+    keep("incident.json", &gateway.get(&address).body);
+    keep("proof.json", &gateway.get(&format!("{address}/proof.json")).body);
+    let (code, said) = verify(&folder, &["--key", key]);
+    let found = &said["incidents"][0];
+    assert_eq!((code, &found["growing"], &found["unproven"]), (0, &false.into(), &Value::Array(vec![])), "{said:#}");
+    keep("cam/00001.m4s", b"another");
+    assert_eq!(named(&verify(&folder, &[]).1), [("cam/00001.m4s".to_owned(), "changed".to_owned())]);
 }
 
 /// A bit of every file, at many places.

@@ -1,14 +1,17 @@
 //! Evidence as it stands in this gateway's media log: as one file, as a playlist, while it still grows, and its objects.
 
 use axum::{
-    Extension,
+    Extension, Json,
     extract::{Path, State},
     http::{HeaderMap, header},
     response::{IntoResponse, Response},
 };
 
 use super::{Api, Problem, incidents, limits::Peer, media, recordings};
-use crate::gateway::{access::Caller, shelf};
+use crate::{
+    gateway::{access::Caller, shelf},
+    spool::Kept,
+};
 
 /// `GET /v1/incidents/{id}/cameras/{camera}.mp4`: all of it as one file, also while it still grows.
 pub(super) async fn file(
@@ -31,7 +34,7 @@ pub(super) async fn file(
     media::answer(reel, &gaps, &headers, pass)
 }
 
-/// `GET /v1/incidents/{id}/cameras/{camera}/{object}`: `index.m3u8`, `init.mp4`, `00001.m4s`, ...
+/// `GET /v1/incidents/{id}/cameras/{camera}/{object}`: `index.m3u8`, `manifest.json`, `init.mp4`, `00001.m4s`, ...
 pub(super) async fn object(
     State(api): State<Api>,
     Path((id, camera, name)): Path<(String, String, String)>,
@@ -50,6 +53,11 @@ pub(super) async fn object(
         let list = shelf::playlist(&held, evidence, incident.pressed_at.clock_correction);
         let headers = [(header::CONTENT_TYPE, media::HLS), (header::CACHE_CONTROL, "no-store")];
         return Ok((headers, list).into_response());
+    }
+    if name == "manifest.json" {
+        let subject = shelf::folder(&api.gateway.district().id, Kept::Evidence { incident: id }, &camera);
+        let manifest = shelf::manifest(subject, &held, evidence, incident.pressed_at.clock_correction);
+        return Ok(([(header::CACHE_CONTROL, "no-store")], Json(manifest)).into_response());
     }
     let Some(object) = held.iter().find(|o| o.meta.name == name) else {
         return Err(Problem::not_found(format!("{camera} has no {name} for this incident; see index.m3u8")));

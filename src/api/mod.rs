@@ -11,6 +11,7 @@ mod live;
 mod media;
 pub mod page;
 mod problem;
+mod proof;
 mod recordings;
 mod sdp;
 mod server;
@@ -71,6 +72,7 @@ pub fn router(api: Api, extra: Router) -> Router {
         .route("/v1/events", get(live::events))
         .route("/v1/incidents", get(incidents::list))
         .route("/v1/incidents/{id}", get(incidents::one))
+        .route("/v1/incidents/{id}/proof.json", get(proof::proof))
         .route("/v1/cameras/{id}/coverage", get(recordings::coverage))
         .route("/v1/cameras/{id}/recording.mp4", get(recordings::recording))
         .route("/v1/cameras/{id}/recording.m3u8", get(recordings::playlist))

@@ -1,13 +1,12 @@
-//! SHA-256, and how hashes are written.
+//! SHA-256.
 
-use std::{
-    fmt::{self, Write as _},
-    str::FromStr,
-};
+use std::{fmt, str::FromStr};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use super::hex;
 
 /// SHA-256 of bytes.
 pub fn sha256(bytes: &[u8]) -> [u8; 32] {
@@ -19,26 +18,6 @@ pub fn fixed(hash: &[u8]) -> [u8; 32] {
     let mut out = [0; 32];
     out.iter_mut().zip(hash).for_each(|(to, from)| *to = *from);
     out
-}
-
-/// Lower-case hexadecimal.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
-/// 32 bytes of 64 hexadecimal digits.
-pub fn unhex(text: &str) -> Option<[u8; 32]> {
-    if text.len() != 64 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
-        return None;
-    }
-    let mut out = [0; 32];
-    for (byte, digits) in out.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
-    }
-    Some(out)
 }
 
 /// A SHA-256, written as 64 lower-case hexadecimal digits.
@@ -71,7 +50,7 @@ impl Sha256 {
 
 impl fmt::Display for Sha256 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex(&self.0))
+        f.write_str(&hex::encode(&self.0))
     }
 }
 
@@ -84,7 +63,7 @@ impl fmt::Debug for Sha256 {
 impl FromStr for Sha256 {
     type Err = NotAHash;
     fn from_str(text: &str) -> Result<Self, NotAHash> {
-        unhex(text).map(Self).ok_or_else(|| NotAHash(text.to_owned()))
+        hex::decode(text).map(Self).ok_or_else(|| NotAHash(text.to_owned()))
     }
 }
 

@@ -8,6 +8,7 @@ pub mod clock;
 pub mod correction;
 pub mod digest;
 pub mod evidence;
+pub mod hex;
 pub mod identity;
 pub mod ids;
 pub mod incident;

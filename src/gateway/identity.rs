@@ -158,7 +158,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        district::digest::hex,
+        district::hex,
         spool::{disk::RealDisk, sim::SimDisk},
     };
 
@@ -192,7 +192,7 @@ mod tests {
             fs::write(&secret, damaged).unwrap();
             let error = open(&RealDisk, dir.path(), None).unwrap_err();
             assert!(matches!(error, Error::Damaged { .. }), "{error}");
-            assert!(!error.to_string().contains(&hex(&whole)), "{error}");
+            assert!(!error.to_string().contains(&hex::encode(&whole)), "{error}");
             assert_eq!(fs::read(&secret).unwrap(), damaged);
         }
     }

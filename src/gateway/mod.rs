@@ -247,7 +247,7 @@ impl Gateway {
             progress: progress.clone(),
             counts,
             lost,
-            identity: identity.map(|identity| identity.public()),
+            identity,
             started: now.mono,
             scope: scope.clone(),
         };

@@ -72,7 +72,7 @@ async fn read(shared: &Shared) -> Status {
         online: true,
         district: shared.district.id.to_string(),
         version: env!("CARGO_PKG_VERSION"),
-        identity: shared.identity.as_ref().ok().copied().map(KeyLine::of),
+        identity: shared.identity.as_ref().ok().map(|identity| KeyLine::of(identity.public())),
         backhaul: link.state,
         backhaul_since: link.since,
         backhaul_detail: link.detail,

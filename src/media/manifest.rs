@@ -11,12 +11,8 @@ use aws_lc_rs::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
 
 use super::fragment::{Fragment, Init};
-pub use crate::district::digest::{hex, sha256};
-use crate::district::{
-    clock::Utc,
-    digest::{fixed, unhex},
-    evidence::Gap,
-};
+use crate::district::{clock::Utc, digest::fixed, evidence::Gap, hex::decode as unhex};
+pub use crate::district::{digest::sha256, hex::encode as hex};
 
 /// The form of the file that this reads and writes.
 const FORMAT: u32 = 1;

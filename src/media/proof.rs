@@ -159,6 +159,13 @@ impl Proof {
     }
 }
 
+/// What is signed of a document: its history, and itself.
+pub fn entries(document: &[u8]) -> Vec<(String, Sha256)> {
+    let mut entries = history(document);
+    entries.push((DOCUMENT.to_owned(), Sha256::of(document)));
+    entries
+}
+
 /// The history in a document: each entry's name and hash. Nothing when it cannot be read.
 pub fn history(document: &[u8]) -> Vec<(String, Sha256)> {
     let lists: BTreeMap<String, Value> = serde_json::from_slice(document).unwrap_or_default();

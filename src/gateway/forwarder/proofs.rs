@@ -20,7 +20,7 @@ use crate::{
     host::clock,
     media::{
         audit::{MANIFEST, PLAYLIST},
-        proof::{DOCUMENT, Draft, PROOF, Proof, history},
+        proof::{Draft, PROOF, Proof, entries},
     },
     uplink::objects::PutError,
 };
@@ -58,9 +58,7 @@ impl Proofs {
 
     /// An incident's document was put.
     pub fn document(&mut self, incident: IncidentId, revision: u64, json: &[u8]) {
-        let mut entries = history(json);
-        entries.push((DOCUMENT.to_owned(), Sha256::of(json)));
-        self.incidents.entry(incident).or_default().document = Some((revision, entries));
+        self.incidents.entry(incident).or_default().document = Some((revision, entries(json)));
         self.behind.insert(incident);
     }
 
@@ -89,7 +87,7 @@ impl Proofs {
 impl Known {
     /// What is to be signed: what was put, and of the other lists what was signed before. Nothing before its document.
     fn draft(&self, subject: &str) -> Option<Draft> {
-        let (revision, mut entries) = self.document.clone()?;
+        let (revision, mut signed) = self.document.clone()?;
         let is_list = |name: &str| name.ends_with(PLAYLIST) || name.ends_with(MANIFEST);
         let earlier = self.signed.iter().flatten().flat_map(|draft| &draft.entries);
         let is_there = |name: &String, hash: &Sha256| self.found.get(name).is_none_or(|found| *found == Some(*hash));
@@ -97,8 +95,8 @@ impl Known {
         let earlier = earlier.map(|(name, hash)| (name.clone(), Some(*hash)));
         let mut lists: BTreeMap<String, Option<Sha256>> = earlier.collect();
         lists.extend(self.lists.clone());
-        entries.extend(lists.into_iter().filter_map(|(name, hash)| Some((name, hash?))));
-        Some(Draft { subject: subject.to_owned(), revision, entries })
+        signed.extend(lists.into_iter().filter_map(|(name, hash)| Some((name, hash?))));
+        Some(Draft { subject: subject.to_owned(), revision, entries: signed })
     }
 }
 
