@@ -290,7 +290,7 @@ fn evidence_over_http_is_what_headquarters_has() {
         .unwrap();
     let packets: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
     assert!(packets["packets"].as_array().unwrap().len() >= 110, "{}", String::from_utf8_lossy(&out.stderr));
-    for name in ["..%2f..%2fjournal", "00099.m4s", "manifest.json"] {
+    for name in ["..%2f..%2fjournal", "00099.m4s", "incident.json"] {
         assert_eq!(gateway.get(&format!("{parent}/{name}")).status, 404, "{name}");
     }
     let cameras = gateway.get("/v1/cameras").json();
