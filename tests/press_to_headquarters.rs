@@ -389,4 +389,12 @@ fn another_press_and_the_operator_extend_the_evidence() {
     assert_eq!(evidence::holes(&list), 1, "{playlist}");
     let end = list.last().map(|l| l.from.after(Duration::from_secs_f64(l.seconds))).unwrap();
     assert!(end >= again.to.before(evidence::NEARLY), "{end} of {}", again.to);
+    // What was added is signed like the rest.
+    eventually(LONG, "it is proven", || {
+        let verify =
+            Command::new(env!("CARGO_BIN_EXE_chowki")).args(["verify", "--json"]).arg(folder.parent()?).output();
+        let said: Value = serde_json::from_slice(&verify.ok()?.stdout).unwrap();
+        assert_eq!(said["verdict"], "whole", "{said:#}");
+        (said["incidents"][0]["unproven"] == Value::Array(Vec::new())).then_some(())
+    });
 }

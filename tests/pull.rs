@@ -131,6 +131,18 @@ fn what_is_pulled_is_what_headquarters_was_sent_and_a_line_that_breaks_costs_onl
     evidence::decodes(&into.join(&folder).join("c1/index.m3u8"));
     evidence::proven(&into.join(&folder).join("c1"));
 
+    // What was pulled is signed, and proves itself.
+    let key =
+        gateway.get_as("token-of-puller", "/v1/status").json()["identity"]["fingerprint"].as_str().unwrap().to_owned();
+    let verified =
+        Command::new(env!("CARGO_BIN_EXE_chowki")).args(["verify", "--key", &key]).arg(&into).output().unwrap();
+    assert!(
+        verified.status.success(),
+        "{}{}",
+        String::from_utf8_lossy(&verified.stdout),
+        String::from_utf8_lossy(&verified.stderr)
+    );
+
     // Again: nothing is fetched. A damaged object is mended once its incident changes.
     let again = report(&pull(into.to_str().unwrap(), &["--token-file", &token, &address]));
     assert_eq!((&again["fetched"], &again["incidents"]), (&0.into(), &0.into()), "{again}");

@@ -1,6 +1,5 @@
 //! Documents that are as the caller knows them are not sent again (RFC 9110 section 13.1.2); others are made smaller.
 
-use aws_lc_rs::digest::{SHA256, digest};
 use axum::{
     body::{Body, to_bytes},
     extract::Request,
@@ -11,7 +10,7 @@ use axum::{
 use tower_http::compression::{CompressionLayer, predicate::Predicate};
 
 use super::media::lists;
-use crate::district::hex;
+use crate::district::{digest::sha256, hex};
 
 /// Answers that are larger have no tag.
 const MOST: usize = 16 << 20;
@@ -28,7 +27,7 @@ pub async fn tagged(request: Request, next: Next) -> Response {
     let (mut parts, body) = response.into_parts();
     // It is in memory already.
     let Ok(bytes) = to_bytes(body, MOST).await else { return StatusCode::INTERNAL_SERVER_ERROR.into_response() };
-    let tag = format!("W/\"{}\"", &hex::encode(digest(&SHA256, &bytes).as_ref())[..32]);
+    let tag = format!("W/\"{}\"", &hex::encode(&sha256(&bytes))[..32]);
     if let Ok(value) = HeaderValue::from_str(&tag) {
         parts.headers.insert(header::ETAG, value);
     }

@@ -14,6 +14,7 @@ mod media;
 mod openapi;
 pub mod page;
 mod problem;
+mod proof;
 mod recordings;
 mod routes;
 mod sdp;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{
     Api, audit, call, evidence, incidents, inventory, live,
     openapi::{self, For, Noted, Operation, Route, does, route},
-    recordings, sdp, session, unit, watch,
+    proof, recordings, sdp, session, unit, watch,
 };
 use crate::{
     district::incident::Incident,
@@ -122,6 +122,13 @@ fn documents() -> Vec<Route> {
             "/v1/incidents/{id}",
             get(incidents::one),
             [does(GET, "An incident").gives::<Incident>("its document").refuses(&[NONE])],
+        ),
+        route(
+            "/v1/incidents/{id}/proof.json",
+            get(proof::proof),
+            [does(GET, "The signed proof of an incident as it is served now: its document and its cameras' lists")
+                .gives_fields(&["signature"], "see `chowki schema proof`")
+                .refuses(&[NONE])],
         ),
         route(
             "/v1/cameras/{id}/coverage",

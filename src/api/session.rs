@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use aws_lc_rs::{digest, rand};
+use aws_lc_rs::rand;
 use axum::{
     Extension, Json,
     extract::State,
@@ -21,7 +21,7 @@ use serde::Deserialize;
 
 use super::{Api, Problem, auth, limits::Peer};
 use crate::{
-    district::clock::Mono,
+    district::{clock::Mono, digest::sha256},
     gateway::access::{Access, Caller, TokenHash},
     host::{clock, doors::network},
 };
@@ -94,14 +94,14 @@ impl Sessions {
         {
             open.remove(&oldest);
         }
-        open.insert(hash(&value), Session { token, begun: now, used: now });
+        open.insert(sha256(value.as_bytes()), Session { token, begun: now, used: now });
         Some(value)
     }
 
     /// Whose session a request is of.
     pub(super) fn caller(&self, headers: &HeaderMap, access: &Access) -> Option<Caller> {
         let now = clock::mono();
-        let key = hash(cookie(headers)?);
+        let key = sha256(cookie(headers)?.as_bytes());
         let mut open = self.open();
         let session = open.get_mut(&key).filter(|session| session.is_open(now))?;
         session.used = now;
@@ -111,7 +111,7 @@ impl Sessions {
 
     fn end(&self, headers: &HeaderMap) {
         if let Some(value) = cookie(headers) {
-            self.open().remove(&hash(value));
+            self.open().remove(&sha256(value.as_bytes()));
         }
     }
 
@@ -144,7 +144,7 @@ impl Sessions {
             last: now,
             locked_until: None,
         });
-        let token = hash(token);
+        let token = sha256(token.as_bytes());
         if entry.tokens.contains(&token) {
             return;
         }
@@ -174,12 +174,6 @@ impl Session {
     fn is_open(&self, now: Mono) -> bool {
         now.since(self.used) < IDLE && now.since(self.begun) < LONGEST
     }
-}
-
-fn hash(value: &str) -> [u8; 32] {
-    let mut out = [0; 32];
-    out.copy_from_slice(digest::digest(&digest::SHA256, value.as_bytes()).as_ref());
-    out
 }
 
 /// The session's cookie of a request.

@@ -2,22 +2,15 @@
 
 mod report;
 
-use std::{
-    collections::BTreeMap,
-    io::{IsTerminal as _, Write as _},
-    path::PathBuf,
-    process::ExitCode,
-    time::Duration,
-};
+use std::{collections::BTreeMap, path::PathBuf, process::ExitCode};
 
 use serde::Serialize;
 
-use super::{check, exit, output};
+use super::{bar::Bar, check, exit, output, paint};
 use crate::{
     config::{self, Ports},
-    district::{clock::Mono, ids::IncidentId},
+    district::ids::IncidentId,
     gateway::ledger::RECORD,
-    host::clock,
     incident::record::Record,
     spool::{
         MediaSettings,
@@ -90,7 +83,7 @@ pub fn run(args: &Args) -> ExitCode {
     let options = Options { quick: args.quick, repair: args.repair, segment_bytes: MediaSettings::segment_of(quota) };
     let mut eyes = Eyes::new();
     let outcome = fsck::run(&dir, options, &mut eyes);
-    eyes.clear();
+    eyes.bar.clear();
     let outcome = match outcome {
         Ok(outcome) => outcome,
         Err(e) => {
@@ -104,8 +97,7 @@ pub fn run(args: &Args) -> ExitCode {
         let document = Document { version: 1, dir: &name, quick: args.quick, clean, replayed, outcome: &outcome };
         serde_json::to_string_pretty(&document).unwrap_or_default() + "\n"
     } else {
-        let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-        report::text(&name, &outcome, replayed, args.repair, colour)
+        report::text(&name, &outcome, replayed, args.repair, paint::wanted())
     };
     match output::print(&text) {
         Err(code) if clean => code,
@@ -126,46 +118,26 @@ fn place(args: &Args) -> Result<(PathBuf, u64), ExitCode> {
     Ok((loaded.config.data.dir, loaded.config.data.media_quota))
 }
 
-/// How often the bar is drawn.
-const DRAW: Duration = Duration::from_millis(100);
-/// Its length.
-const BAR: usize = 30;
-
 /// Looks on: draws a bar on a terminal, and counts presses.
 struct Eyes {
-    tty: bool,
-    began: Mono,
-    drawn: Option<Mono>,
+    bar: Bar,
     /// Presses of each incident.
     incidents: BTreeMap<IncidentId, usize>,
 }
 
 impl Eyes {
     fn new() -> Self {
-        let tty = std::io::stderr().is_terminal();
-        Self { tty, began: clock::mono(), drawn: None, incidents: BTreeMap::new() }
+        Self { bar: Bar::new(), incidents: BTreeMap::new() }
     }
 
     fn replayed(&self) -> Replayed {
         Replayed { incidents: self.incidents.len(), presses: self.incidents.values().sum() }
     }
-
-    fn clear(&self) {
-        if self.drawn.is_some() {
-            let _ = write!(std::io::stderr(), "\r\x1b[K");
-        }
-    }
 }
 
 impl Watch for Eyes {
-    fn progress(&mut self, progress: Progress) {
-        let now = clock::mono();
-        if !self.tty || self.drawn.is_some_and(|drawn| now.since(drawn) < DRAW) {
-            return;
-        }
-        self.drawn = Some(now);
-        let line = bar(progress, now.since(self.began));
-        let _ = write!(std::io::stderr(), "\r\x1b[K{line}");
+    fn progress(&mut self, Progress { done, total }: Progress) {
+        self.bar.at(done, total);
     }
 
     fn entry(&mut self, kind: u8, payload: &[u8]) -> bool {
@@ -185,39 +157,6 @@ impl Watch for Eyes {
 
     fn again(&mut self) {
         self.incidents.clear();
-        self.began = clock::mono();
-    }
-}
-
-/// The bar: how much of all, how fast, and how long it will take.
-fn bar(Progress { done, total }: Progress, after: Duration) -> String {
-    let part = if total == 0 { 1.0 } else { done as f64 / total as f64 };
-    let filled = (part * BAR as f64) as usize;
-    let rate = done as f64 / after.as_secs_f64().max(1e-3);
-    let left = if rate > 0.0 { (total.saturating_sub(done) as f64 / rate).ceil() as u64 } else { 0 };
-    format!(
-        "[{}{}] {:3.0}%  {} of {}  {:.0} MB/s  {}:{:02} left",
-        "#".repeat(filled),
-        ".".repeat(BAR - filled.min(BAR)),
-        part * 100.0,
-        report::size(done),
-        report::size(total),
-        rate / 1e6,
-        left / 60,
-        left % 60
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_bar_says_how_much_how_fast_and_how_long_it_will_take() {
-        let half = bar(Progress { done: 500_000_000, total: 1_000_000_000 }, Duration::from_secs(5));
-        assert_eq!(half, "[###############...............]  50%  500.0 MB of 1.0 GB  100 MB/s  0:05 left");
-        assert!(
-            bar(Progress { done: 0, total: 0 }, Duration::ZERO).starts_with("[##############################] 100%")
-        );
+        self.bar.again();
     }
 }

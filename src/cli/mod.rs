@@ -1,18 +1,22 @@
 //! Floor 5: one file a subcommand.
 
+mod bar;
 pub mod check;
 pub mod completions;
 pub mod demo;
 pub mod exit;
 pub mod fsck;
+pub mod identity;
 pub mod import;
 mod logging;
 mod output;
+mod paint;
 pub mod press;
 pub mod pull;
 pub mod run;
 pub mod schema;
 pub mod token;
+pub mod verify;
 
 use std::process::ExitCode;
 
@@ -34,6 +38,7 @@ Examples:
   chowki press saddar-01                    press a button of the demo and follow it
   chowki pull --into /srv/evidence https://10.0.0.7:8443    mirror a gateway
   chowki token new vms --role puller        a token for the API
+  chowki verify /srv/evidence               whether evidence is what the boxes signed
 
 RUST_LOG=debug shows more of what happens, RUST_LOG=warn less."
 )]
@@ -50,6 +55,8 @@ enum Command {
     Pull(pull::Args),
     Check(check::Args),
     Fsck(fsck::Args),
+    Verify(verify::Args),
+    Identity(identity::Args),
     Import(import::Args),
     Schema(schema::Args),
     Token(token::Args),
@@ -68,6 +75,8 @@ pub fn main() -> ExitCode {
         Command::Pull(args) => pull::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Fsck(args) => fsck::run(&args),
+        Command::Verify(args) => verify::run(&args),
+        Command::Identity(args) => identity::run(&args),
         Command::Import(args) => import::run(&args),
         Command::Schema(args) => schema::run(&args),
         Command::Token(args) => token::run(&args),

@@ -16,6 +16,7 @@ use crate::{
         press::{PressKind, StateMessage},
     },
     incident::record::Command,
+    media::proof::Proof,
 };
 
 /// Print a JSON Schema (draft 2020-12).
@@ -52,6 +53,8 @@ pub enum Name {
     Button,
     /// A command of headquarters.
     Command,
+    /// What a box signs of an incident, as it lies beside it.
+    Proof,
 }
 
 /// What a button publishes on `buttons/{id}/press`. Every field may be left out; an empty payload is a panic press.
@@ -77,6 +80,7 @@ pub fn schema(name: Name) -> Json {
         Name::State => schema_for!(StateMessage).into(),
         Name::Button => schema_for!(ButtonCondition).into(),
         Name::Command => schema_for!(Command).into(),
+        Name::Proof => schema_for!(Proof).into(),
     }
 }
 

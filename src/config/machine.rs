@@ -36,8 +36,7 @@ pub struct Machine {
 impl Machine {
     /// Files are looked for in `dir`, the config's folder, and before that in systemd's `$CREDENTIALS_DIRECTORY`.
     pub fn new(dir: &Path, ports: Ports) -> Self {
-        let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").filter(|d| !d.is_empty()).map(PathBuf::from);
-        Self { dir: dir.to_owned(), credentials, ports }
+        Self { dir: dir.to_owned(), credentials: credentials(), ports }
     }
     /// The same with another credentials folder, or none.
     pub fn with_credentials(mut self, dir: Option<PathBuf>) -> Self {
@@ -82,6 +81,11 @@ impl Host for Machine {
     fn now(&self) -> Option<Utc> {
         Some(crate::host::clock::wall())
     }
+}
+
+/// The folder of this service's credentials, where systemd gives one.
+pub fn credentials() -> Option<PathBuf> {
+    std::env::var_os("CREDENTIALS_DIRECTORY").filter(|d| !d.is_empty()).map(PathBuf::from)
 }
 
 fn read(path: &Path) -> io::Result<FileRead> {

@@ -33,7 +33,7 @@ use std::path::Path;
 pub use fault::{Code, Fault, Severity, any_error};
 pub use host::{DiskSpace, FileRead, Host, Nowhere};
 pub use import::{Imported, Sheet, import};
-pub use machine::{Machine, Ports};
+pub use machine::{Machine, Ports, credentials};
 pub use parse::{Loaded, parse};
 pub use render::{count, render_human, render_json};
 pub use schema::schema;

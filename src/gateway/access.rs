@@ -7,12 +7,13 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use aws_lc_rs::{constant_time, digest};
+use aws_lc_rs::constant_time;
 use tracing::{info, warn};
 
 use super::tokens;
 use crate::{
     config::{ApiClient, Role},
+    district::{digest::sha256, hex},
     host::scope::Scope,
 };
 
@@ -110,7 +111,7 @@ impl Access {
             name: c.name.as_str().into(),
             role: c.role,
             group: c.group.as_str().into(),
-            token_hash: c.token.as_ref().map(|token| hash(token.reveal())),
+            token_hash: c.token.as_ref().map(|token| sha256(token.reveal().as_bytes())),
             certificate: c.certificate.clone(),
         };
         Self { clients: clients.iter().map(known).collect(), ..Self::default() }
@@ -154,7 +155,7 @@ impl Access {
                 name: t.name.as_str().into(),
                 role: t.role,
                 group: t.group.as_deref().map_or_else(|| self.group.clone(), Arc::from),
-                token_hash: Some(crate::district::hex::decode(&t.sha256)?),
+                token_hash: Some(hex::decode(&t.sha256)?),
                 certificate: None,
             })
         };
@@ -181,7 +182,7 @@ impl Access {
 
     /// Whose token it is. Every token is compared, each in constant time.
     pub fn by_token(&self, token: &str) -> Option<(Caller, TokenHash)> {
-        let hash = TokenHash(hash(token));
+        let hash = TokenHash(sha256(token.as_bytes()));
         self.by_hash(&hash).map(|caller| (caller, hash))
     }
 
@@ -203,12 +204,6 @@ impl Access {
         let known = all.fold(None, |found, known| if is(known) { Some(known) } else { found })?;
         Some(Caller { name: Some(known.name.clone()), role: known.role, group: Some(known.group.clone()) })
     }
-}
-
-fn hash(token: &str) -> [u8; 32] {
-    let mut out = [0; 32];
-    out.copy_from_slice(digest::digest(&digest::SHA256, token.as_bytes()).as_ref());
-    out
 }
 
 impl Caller {

@@ -15,6 +15,8 @@ use crate::district::{
     call::CallEvent,
     camera::{CameraReport, CameraState},
     clock::Utc,
+    digest::Sha256,
+    identity::PublicKey,
     ids::{ButtonId, CameraId, IncidentId},
     incident::Incident,
     press::Progress,
@@ -111,6 +113,8 @@ pub struct Status {
     pub district: String,
     /// Version of the program.
     pub version: &'static str,
+    /// The key that evidence is signed with. None: it is not signed; an alarm says why.
+    pub identity: Option<KeyLine>,
     /// `up`, `degraded`, `down`, or `none` when it stands alone.
     pub backhaul: &'static str,
     /// Since when.
@@ -137,6 +141,22 @@ pub struct Status {
     pub cameras: Counts,
     /// Incidents that are open.
     pub open_incidents: usize,
+}
+
+/// A box's public key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct KeyLine {
+    /// Ed25519, base64.
+    pub key: PublicKey,
+    /// SHA-256 of its SubjectPublicKeyInfo, hex.
+    pub fingerprint: Sha256,
+}
+
+impl KeyLine {
+    /// Of a key.
+    pub fn of(key: PublicKey) -> Self {
+        Self { key, fingerprint: key.fingerprint() }
+    }
 }
 
 /// A camera that should be recorded now and is not.

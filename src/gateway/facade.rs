@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
@@ -29,18 +30,23 @@ use crate::{
     district::{
         call::Party,
         clock::{Mono, Utc},
+        digest::Sha256,
+        identity::Identity,
         ids::{ButtonId, CameraId, IncidentId},
         incident::Incident,
         inventory::Inventory,
         press::Press,
     },
-    host::scope::Scope,
+    host::{clock, scope::Scope},
     incident::{
         engine::{CallError, CommandError},
         record::Command,
     },
     intake::{self, Accepted, Intake},
-    media::reel::KeyFrame,
+    media::{
+        proof::{self, Draft, Proof},
+        reel::KeyFrame,
+    },
     spool::{self, Journal, MediaStore},
 };
 
@@ -95,6 +101,8 @@ pub(super) struct Shared {
     pub counts: Arc<Forwarded>,
     /// Entries of the journal that had been synced and were gone at the start.
     pub lost: u64,
+    /// What evidence is signed with, or why it is not.
+    pub identity: Result<Arc<Identity>, String>,
     pub started: Mono,
     pub scope: Scope,
 }
@@ -116,6 +124,16 @@ impl Facade {
     /// What stands in it.
     pub fn inventory(&self) -> &Inventory {
         &self.0.inventory
+    }
+
+    /// Signs what whoever pulls is given of an incident, as those bytes: its document, and of each camera whose evidence has
+    /// ended and is all here its lists, by their names in the incident's folder. None: this box has no key.
+    pub fn sign(&self, incident: &Incident, document: &[u8], lists: &[(String, Bytes)]) -> Option<Proof> {
+        let identity = self.0.identity.as_ref().ok()?;
+        let subject = format!("{}/incidents/{}", self.0.district.id, incident.id);
+        let mut entries = proof::entries(document);
+        entries.extend(lists.iter().map(|(name, bytes)| (name.clone(), Sha256::of(bytes))));
+        Some(Draft { subject, revision: incident.revision, entries }.sign(clock::wall(), identity))
     }
 
     /// What is going on.

@@ -20,6 +20,7 @@ pub mod feeds;
 mod filing;
 pub mod forwarder;
 pub mod hq;
+pub mod identity;
 mod intervals;
 pub mod keepers;
 pub mod ledger;
@@ -150,7 +151,7 @@ impl Gateway {
 
         let now = clock::now();
         let mut engine = Engine::new(settings::engine(&config), inventory.clone(), now);
-        let Spool { journal, media, evictions, replayed, lost, late } =
+        let Spool { journal, media, identity, evictions, replayed, lost, late } =
             opening::open(&config, &mut engine, scope).await?;
 
         let board = Arc::new(Board::new(now.wall.unix_ms()));
@@ -225,6 +226,7 @@ impl Gateway {
                 work: work.clone(),
                 bell,
                 counts: counts.clone(),
+                identity: identity.clone().ok(),
             };
             forwarder.start(&scopes.uplink);
         }
@@ -247,6 +249,7 @@ impl Gateway {
             progress: progress.clone(),
             counts,
             lost,
+            identity,
             started: now.mono,
             scope: scope.clone(),
         };

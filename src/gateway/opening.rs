@@ -1,18 +1,21 @@
 //! What is on disk, opened, and the engine brought to where it was left. The journal always comes first: presses are taken as
 //! soon as it is open. The media log mostly opens as fast; where its index is lost and built anew, that goes on behind.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
-use super::{Error, ledger, settings, shelf, work::Work};
+use super::{Error, identity, ledger, settings, shelf, work::Work};
 use crate::{
-    config::Config,
-    district::ids::{CameraId, IncidentId},
+    config::{self, Config},
+    district::{
+        identity::Identity,
+        ids::{CameraId, IncidentId},
+    },
     host::scope::Scope,
     incident::engine::Engine,
-    spool::{self, Evicted, Journal, JournalSettings, MediaStore, Ticket, recovery::Report},
+    spool::{self, Evicted, Journal, JournalSettings, MediaStore, Ticket, disk::RealDisk, recovery::Report},
 };
 
 /// A start waits so long for the media log.
@@ -22,6 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub(super) struct Spool {
     pub journal: Journal,
     pub media: MediaStore,
+    /// What evidence is signed with, or why it is not.
+    pub identity: Result<Arc<Identity>, String>,
     /// What was removed from the disk, from now on and since it was last heard of.
     pub evictions: mpsc::Receiver<Vec<Evicted>>,
     /// Bytes of journal that were replayed.
@@ -38,15 +43,18 @@ pub(super) async fn open(config: &Config, engine: &mut Engine, scope: &Scope) ->
     let opened = scope.spawn_blocking("open spool", move || -> Result<_, spool::Error> {
         let journal = spool::journal::open(&dir.join("journal"), JournalSettings::default())?;
         let media = MediaStore::begin(&dir.join("media"), settings, &lookups)?;
-        Ok((journal, media))
+        // Only whoever has the journal may make a key.
+        let identity = identity::open(&RealDisk, &dir, config::credentials().as_deref());
+        Ok((journal, media, identity))
     });
     let Ok(opened) = opened.await else { return Err(spool::Error::Stopped.into()) };
-    let ((journal, entries, found), (media, evictions, mut opening)) = opened?;
+    let ((journal, entries, found), (media, evictions, mut opening), identity) = opened?;
     info!(?found, "journal opened");
     said("journal", &found);
     let lost = found.lost.iter().map(|lost| lost.end - lost.start).sum();
     let replayed = entries.iter().map(|e| e.payload.len() as u64).sum();
     replay(engine, entries);
+    let identity = signing(identity);
     let late = match tokio::time::timeout(PATIENCE, &mut opening).await {
         Ok(report) => {
             opened_media(&report?);
@@ -58,7 +66,22 @@ pub(super) async fn open(config: &Config, engine: &mut Engine, scope: &Scope) ->
             Some(Late { opening, evidence: engine.evidence() })
         }
     };
-    Ok(Spool { journal, media, evictions, replayed, lost, late })
+    Ok(Spool { journal, media, identity, evictions, replayed, lost, late })
+}
+
+/// Presses are taken without a key as well.
+fn signing(opened: Result<Identity, identity::Error>) -> Result<Arc<Identity>, String> {
+    match opened {
+        Ok(identity) => {
+            let key = identity.public();
+            info!(fingerprint = %key.fingerprint(), %key, "this box's key");
+            Ok(Arc::new(identity))
+        }
+        Err(error) => {
+            error!(%error, "this box has no key: evidence is not signed");
+            Err(error.to_string())
+        }
+    }
 }
 
 fn opened_media(found: &Report) {

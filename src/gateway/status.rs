@@ -4,7 +4,7 @@ use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
 use super::{
     Facade,
-    board::{Counts, NotRecorded, Status},
+    board::{Counts, KeyLine, NotRecorded, Status},
     facade::Shared,
     watchdog::HANGS_AFTER,
 };
@@ -72,13 +72,14 @@ async fn read(shared: &Shared) -> Status {
         online: true,
         district: shared.district.id.to_string(),
         version: env!("CARGO_PKG_VERSION"),
+        identity: shared.identity.as_ref().ok().map(|identity| KeyLine::of(identity.public())),
         backhaul: link.state,
         backhaul_since: link.since,
         backhaul_detail: link.detail,
         pending_documents: shared.hq.pending() + unsent(shared),
         pending_objects: usize::try_from(held.undelivered).unwrap_or(usize::MAX),
         objects_set_aside: usize::try_from(set_aside).unwrap_or(usize::MAX),
-        alarms: alarms(&not_recorded, set_aside, trouble.as_ref(), link.state),
+        alarms: alarms(shared, &not_recorded, set_aside, trouble.as_ref(), link.state),
         store: trouble.map_or_else(|| "ok".into(), |(_, error)| error.of_the_store()),
         not_recorded,
         journal: journal(shared),
@@ -123,6 +124,7 @@ fn not_recorded(shared: &Shared) -> Vec<NotRecorded> {
 
 /// What somebody has to do something about, here or at headquarters. The journal has a line of its own.
 fn alarms(
+    shared: &Shared,
     not_recorded: &[NotRecorded],
     set_aside: u64,
     trouble: Option<&(Mono, PutError)>,
@@ -133,6 +135,7 @@ fn alarms(
     let store = trouble.filter(|(since, error)| matches!(error, PutError::Misconfigured { .. }) || lasts(*since));
     let mut alarms: Vec<_> =
         store.iter().map(|(_, error)| format!("headquarters' store {}", error.of_the_store())).collect();
+    alarms.extend(shared.identity.as_ref().err().map(|why| format!("evidence is not signed: {why}")));
     if set_aside > 0 {
         alarms.push(format!(
             "{set_aside} objects are refused by headquarters' store, or fail while others go through; the log names them"

@@ -10,11 +10,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use aws_lc_rs::{digest, rand};
+use aws_lc_rs::rand;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 
-use crate::{config::Role, district::clock::Utc, media::manifest::hex};
+use crate::{
+    config::Role,
+    district::{clock::Utc, digest::sha256, hex},
+};
 
 /// The file's name in the gateway's data directory.
 const NAME: &str = "tokens.toml";
@@ -71,7 +74,7 @@ impl Tokens {
         let mut random = [0; RANDOM];
         rand::fill(&mut random).map_err(|_| io::Error::other("the system gives no random numbers"))?;
         let token = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(random));
-        let sha256 = hex(digest::digest(&digest::SHA256, token.as_bytes()).as_ref());
+        let sha256 = hex::encode(&sha256(token.as_bytes()));
         let issued = Issued { id: sha256[..8].to_owned(), name: name.to_owned(), role, group, issued: now, sha256 };
         self.all.push(issued.clone());
         Ok((issued, token))

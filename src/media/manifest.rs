@@ -7,11 +7,12 @@
 
 use std::time::Duration;
 
-use aws_lc_rs::digest::{Context, SHA256, digest};
+use aws_lc_rs::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
 
 use super::fragment::{Fragment, Init};
-use crate::district::{clock::Utc, evidence::Gap};
+use crate::district::{clock::Utc, digest::fixed, evidence::Gap, hex::decode as unhex};
+pub use crate::district::{digest::sha256, hex::encode as hex};
 
 /// The form of the file that this reads and writes.
 const FORMAT: u32 = 1;
@@ -173,36 +174,13 @@ impl Object {
     }
 }
 
-/// SHA-256 of bytes.
-pub fn sha256(bytes: &[u8]) -> [u8; 32] {
-    fixed(digest(&SHA256, bytes).as_ref())
-}
-
-pub use crate::district::hex::encode as hex;
-
-fn link(before: &[u8; 32], sha256: &[u8; 32], name: &str) -> [u8; 32] {
+/// The next link of a chain: of the one before, and of what comes next with its name.
+pub(super) fn link(before: &[u8; 32], sha256: &[u8; 32], name: &str) -> [u8; 32] {
     let mut context = Context::new(&SHA256);
     context.update(before);
     context.update(sha256);
     context.update(name.as_bytes());
     fixed(context.finish().as_ref())
-}
-
-fn fixed(hash: &[u8]) -> [u8; 32] {
-    let mut out = [0; 32];
-    out.iter_mut().zip(hash).for_each(|(to, from)| *to = *from);
-    out
-}
-
-fn unhex(text: &str) -> Option<[u8; 32]> {
-    if text.len() != 64 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
-        return None;
-    }
-    let mut out = [0; 32];
-    for (byte, digits) in out.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
-    }
-    Some(out)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 pub mod aac;
 pub mod assembly;
+pub mod audit;
 mod boxes;
 pub mod conceal;
 pub mod fragment;
@@ -16,6 +17,7 @@ pub mod opus;
 pub mod packets;
 pub mod piece;
 pub mod playlist;
+pub mod proof;
 pub mod recording;
 pub mod reel;
 pub mod resample;

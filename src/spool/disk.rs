@@ -1,6 +1,12 @@
 //! The file layer: the few operations durability rests on, so that tests can put a failing disk underneath.
 
-use std::{fs, io, io::IoSlice, os::unix::fs::FileExt, path::Path, sync::Arc};
+use std::{
+    fs, io,
+    io::IoSlice,
+    os::unix::fs::{FileExt, OpenOptionsExt},
+    path::Path,
+    sync::Arc,
+};
 
 use rustix::fs::FallocateFlags;
 
@@ -21,6 +27,8 @@ pub trait Disk: Send + Sync {
     fn list(&self, dir: &Path) -> io::Result<Vec<Listed>>;
     /// A new empty file; an error when the name is taken. The name is durable after [`Disk::sync_dir`].
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
+    /// As [`Disk::create`], for a secret: for its owner alone.
+    fn create_secret(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
     /// A file that is there.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
     /// A file that is there, to be read only.
@@ -139,6 +147,11 @@ impl Disk for RealDisk {
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         let file = fs::OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
+        Ok(Arc::new(RealFile(file)))
+    }
+
+    fn create_secret(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        let file = fs::OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
         Ok(Arc::new(RealFile(file)))
     }
 

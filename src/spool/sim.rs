@@ -282,6 +282,10 @@ impl Disk for SimDisk {
         Ok(Arc::new(SimFile { disk: self.clone(), inode }))
     }
 
+    fn create_secret(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        self.create(path)
+    }
+
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         let inode = *self.state().names.get(path).ok_or(io::ErrorKind::NotFound)?;
         Ok(Arc::new(SimFile { disk: self.clone(), inode }))

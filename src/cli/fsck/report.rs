@@ -2,18 +2,17 @@
 
 use std::fmt::Write as _;
 
-use super::Replayed;
+use super::{
+    super::{
+        bar::size,
+        paint::{BLUE, DIM, GREEN, PLAIN, RED, YELLOW},
+    },
+    Replayed,
+};
 use crate::{
     config::count,
     spool::fsck::{Finding, Outcome, Report, Severity, Tally},
 };
-
-const RED: &str = "\x1b[1;31m";
-const YELLOW: &str = "\x1b[1;33m";
-const BLUE: &str = "\x1b[1;34m";
-const GREEN: &str = "\x1b[1;32m";
-const DIM: &str = "\x1b[2m";
-const PLAIN: &str = "\x1b[0m";
 
 /// Everything, as it is printed.
 pub(super) fn text(dir: &str, outcome: &Outcome, replayed: Option<Replayed>, repair: bool, colour: bool) -> String {
@@ -108,15 +107,5 @@ fn verdict(outcome: &Outcome, repair: bool) -> String {
             let hint = if repair { "" } else { "; --repair says above what it would do" };
             format!("{damage} damage, {}, {notes}{hint}", count(warning, "warning"))
         }
-    }
-}
-
-/// Bytes, for people.
-pub(super) fn size(bytes: u64) -> String {
-    match bytes as f64 {
-        n if n >= 1e9 => format!("{:.1} GB", n / 1e9),
-        n if n >= 1e6 => format!("{:.1} MB", n / 1e6),
-        n if n >= 1e3 => format!("{:.1} kB", n / 1e3),
-        n => format!("{n} B"),
     }
 }

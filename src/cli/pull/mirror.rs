@@ -5,6 +5,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
+use bytes::Bytes;
 use futures::{StreamExt, stream};
 use indicatif::ProgressBar;
 use serde::Serialize;
@@ -22,6 +23,9 @@ use crate::{
 
 /// Incidents in a page.
 const PAGE: usize = 50;
+
+/// The document's name.
+const DOCUMENT: &str = "incident.json";
 
 /// Where is kept how far incidents were pulled.
 const CURSOR: &str = "pulled.json";
@@ -129,23 +133,41 @@ impl Mirror<'_> {
                 self.failed(&format!("evidence of {camera} for {id}"), &error);
             }
         }
-        // Signed after all that it speaks of; a gateway that has not signed it yet says so by another change.
-        let mut last = vec![("incident.json", self.gateway.get(&format!("/v1/incidents/{id}")).await)];
-        last.push(("proof.json", self.gateway.get(&format!("/v1/incidents/{id}/proof.json")).await));
         if self.report.failed.len() > before {
             return;
         }
-        for (name, bytes) in last {
-            let put = match bytes {
-                Ok(bytes) => self.place.put(&format!("{folder}/{name}"), bytes).await,
-                Err(error) if error.is_nothing() => Ok(()),
-                Err(error) => Err(error),
-            };
-            if let Err(error) = put {
-                self.failed(&format!("{name} of {id}"), &error);
+        let put = async {
+            for (name, bytes) in self.signed(id).await? {
+                self.place.put(&format!("{folder}/{name}"), bytes).await?;
             }
+            Ok::<_, Unpulled>(())
+        };
+        if let Err(error) = put.await {
+            return self.failed(&format!("the document of {id}"), &error);
         }
         self.report.incidents += 1;
+    }
+
+    /// An incident's document and the proof of this very document; without a proof where the gateway signs nothing.
+    async fn signed(&self, id: &str) -> Result<Vec<(&'static str, Bytes)>, Unpulled> {
+        let mut tried = 0;
+        loop {
+            tried += 1;
+            let document = self.gateway.get(&format!("/v1/incidents/{id}")).await?;
+            let proof = match self.gateway.get(&format!("/v1/incidents/{id}/proof.json")).await {
+                Err(error) if error.is_nothing() => return Ok(vec![(DOCUMENT, document)]),
+                other => other?,
+            };
+            let said: Value = serde_json::from_slice(&proof).unwrap_or_default();
+            let of = said["entries"].as_array().into_iter().flatten().find(|entry| entry["name"] == DOCUMENT);
+            if of.is_some_and(|entry| entry["sha256"] == hex::encode(&sha256(&document))) {
+                return Ok(vec![(DOCUMENT, document), ("proof.json", proof)]);
+            }
+            // It has changed between the two.
+            if tried == 5 {
+                return Err(Unpulled::Wrong("it changes so often that no proof is of it; pull again".into()));
+            }
+        }
     }
 
     /// A camera's evidence: its objects by the manifest, checked, then the lists.

@@ -1,5 +1,5 @@
 //! What makes evidence play and provable at headquarters beside its objects: playlists, manifests, and each incident's
-//! document.
+//! document. What of it is signed, `proofs` knows.
 
 use std::{
     cmp::Reverse,
@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use tracing::{error, info, warn};
 
-use super::{Fate, Forwarder, ROUND};
+use super::{Fate, Forwarder, ROUND, proofs::Proofs};
 use crate::{
     district::{
         clock::Mono,
@@ -23,6 +23,10 @@ use crate::{
     },
     gateway::shelf,
     host::clock,
+    media::{
+        audit::{MANIFEST, PLAYLIST},
+        proof::DOCUMENT,
+    },
     spool::{Kept, ObjectRef},
     uplink::objects::PutError,
 };
@@ -52,6 +56,8 @@ pub(super) struct Lists {
     delivered: HashMap<(IncidentId, CameraId), BTreeMap<(u32, String), ObjectRef>>,
     /// Objects that this gateway's disk has lost: nothing waits for them.
     lost: HashSet<String>,
+    /// What is signed of all this.
+    pub proofs: Proofs,
 }
 
 /// A playlist that is not finished. Players take one that only grows at its end, but the seconds around the press are
@@ -93,7 +99,7 @@ impl Behind {
 impl Lists {
     /// After a restart: every camera whose evidence is not complete may have lists that are behind.
     pub fn after_restart(incidents: &[Arc<Incident>]) -> Self {
-        let mut lists = Self::default();
+        let mut lists = Self { proofs: Proofs::after_start(), ..Self::default() };
         for incident in incidents {
             for evidence in &incident.evidence {
                 lists.behind.insert((incident.id, evidence.camera.clone()), Behind::AfterRestart);
@@ -181,6 +187,9 @@ impl Forwarder {
         if there.len() < evidence.delivered_count {
             // Delivered by an earlier run, and no longer on this disk: lists without them would take back what is known.
             warn!(%incident, camera = %evidence.camera, "headquarters has more than this disk; its lists stay");
+            if maybe {
+                self.look_at_lists(incident, &evidence.camera, &folder, lists).await?;
+            }
             return Ok(finished);
         }
         if there.is_empty() {
@@ -190,26 +199,28 @@ impl Forwarder {
             let manifest = shelf::manifest(folder.clone(), &there, evidence, clock);
             Bytes::from(serde_json::to_vec_pretty(&manifest).unwrap_or_default())
         });
-        let manifest_name = format!("{folder}/manifest.json");
-        if let Some(manifest) = &manifest
-            && maybe
-            && self.store.has(&manifest_name, manifest).await?
-        {
-            return Ok(true);
-        }
         let growing = CameraEvidence { ended: finished, ..evidence.clone() };
         // (Its init segment has a lower number than the first fragment, and is named by what needs it.)
         let first = there.iter().find(|o| o.meta.from < o.meta.to).map_or(0, |o| o.meta.number);
         let from = if finished { 0 } else { lists.playlists.get(&key).map_or(first, |known| known.from) };
         let listed = if finished { there.clone() } else { run(&there, from, &waiting) };
         let text = shelf::playlist(&listed, &growing, clock);
+        let playlist = Bytes::from(text.clone());
+        let (playlist_name, manifest_name) = (format!("{folder}/{PLAYLIST}"), format!("{folder}/{MANIFEST}"));
         let is_news = !listed.is_empty() && lists.playlists.get(&key).is_none_or(|known| known.text != text);
-        if finished || is_news {
-            self.store.put(&format!("{folder}/index.m3u8"), Bytes::from(text.clone())).await?;
-            lists.playlists.insert(key, Growing { from, text });
-        }
         if let Some(manifest) = manifest {
-            self.store.put(&manifest_name, manifest).await?;
+            let is_there = maybe
+                && self.store.has(&manifest_name, &manifest).await?
+                && self.store.has(&playlist_name, &playlist).await?;
+            if !is_there {
+                self.store.put(&playlist_name, playlist.clone()).await?;
+                self.store.put(&manifest_name, manifest.clone()).await?;
+            }
+            lists.proofs.lists(incident, &evidence.camera, &playlist, Some(&manifest));
+        } else if is_news {
+            self.store.put(&playlist_name, playlist.clone()).await?;
+            lists.proofs.lists(incident, &evidence.camera, &playlist, None);
+            lists.playlists.insert(key, Growing { from, text });
         }
         Ok(finished)
     }
@@ -225,6 +236,7 @@ impl Forwarder {
         let incidents = self.board.incidents(None, usize::MAX);
         let held: HashSet<_> = incidents.iter().map(|i| i.id).collect();
         lists.documents.retain(|id, _| held.contains(id));
+        lists.proofs.keep(|id| held.contains(id));
         let put_at = |d: &Incident| match lists.documents.get(&d.id) {
             None => Some(Mono::default()),
             Some((at, revision, state)) => ((*revision, *state) != (d.revision, d.state)).then_some(*at),
@@ -236,11 +248,12 @@ impl Forwarder {
         else {
             return Ok(false);
         };
-        let json = serde_json::to_vec_pretty(document.as_ref()).unwrap_or_default();
-        let name = format!("{}/incidents/{}/incident.json", self.district, document.id);
-        match self.store.put(&name, Bytes::from(json)).await {
+        let json = Bytes::from(serde_json::to_vec_pretty(document.as_ref()).unwrap_or_default());
+        let name = format!("{}/incidents/{}/{DOCUMENT}", self.district, document.id);
+        match self.store.put(&name, json.clone()).await {
+            Ok(()) => lists.proofs.document(document.id, document.revision, &json),
             Err(e @ PutError::Refused { .. }) => error!(error = %e, "left out; the rest goes on"),
-            put => put?,
+            Err(e) => return Err(e),
         }
         lists.documents.insert(document.id, (now, document.revision, document.state));
         if document.pressed_at.clock_correction.is_some() {

@@ -8,6 +8,7 @@
 mod days;
 mod lists;
 mod order;
+mod proofs;
 
 use std::{
     sync::{
@@ -26,6 +27,7 @@ use crate::{
     district::{
         clock::Mono,
         evidence::{Gap, GapReason},
+        identity::Identity,
         ids::{DistrictId, IncidentId},
     },
     host::{clock, scope::Scope},
@@ -117,6 +119,8 @@ pub struct Forwarder {
     pub bell: Bell,
     /// Counts.
     pub counts: Arc<Forwarded>,
+    /// What evidence is signed with; none: it is not.
+    pub identity: Option<Arc<Identity>>,
 }
 
 /// Why an object is not at headquarters.
@@ -340,7 +344,11 @@ impl Forwarder {
             lists.take(incident, object, fate);
         }
         let document = self.put_document(lists).await?;
+        // A list that cannot be put does not keep the document's proof back.
+        self.put_proofs(lists).await?;
         let list = self.put_due_lists(lists).await?;
+        self.put_proofs(lists).await?;
+        self.put_key(lists).await;
         let day = self.put_due_day(shared).await?;
         Ok(if document || list || day || lists.more_documents { DOCUMENT_EVERY } else { LISTS_EVERY / 2 })
     }
@@ -369,15 +377,15 @@ mod tests {
         uplink::objects,
     };
 
-    struct Rig {
-        forwarder: Forwarder,
+    pub(super) struct Rig {
+        pub forwarder: Forwarder,
         work: mpsc::Receiver<Work>,
-        out: std::path::PathBuf,
+        pub out: std::path::PathBuf,
         log: std::path::PathBuf,
         _dir: tempfile::TempDir,
     }
 
-    fn rig() -> Rig {
+    pub(super) fn rig() -> Rig {
         let dir = tempfile::tempdir().unwrap();
         let (log, out) = (dir.path().join("media"), dir.path().join("hq"));
         std::fs::create_dir(&out).unwrap();
@@ -393,6 +401,7 @@ mod tests {
             work,
             bell: Bell::default(),
             counts: Arc::default(),
+            identity: None,
         };
         Rig { forwarder, work: queue, out, log, _dir: dir }
     }

@@ -15,12 +15,17 @@ use super::{
 use crate::{
     district::{
         clock::Utc,
+        digest::Sha256,
         evidence::{Gap, GapReason},
         ids::{CameraId, IncidentId},
         inventory::RecordPolicy,
         press::Progress,
     },
     gateway::shelf,
+    media::{
+        audit::MANIFEST,
+        proof::{DOCUMENT, PROOF, Proof},
+    },
 };
 
 /// A gap is told to the frame before and after it, and a shorter one is jitter.
@@ -83,6 +88,25 @@ pub async fn all(world: &World, machine: &Machine) {
     outages(world, &recordings);
     windows(world, &evidence);
     written(world, machine, &recordings);
+    proofs(world).await;
+}
+
+/// What the box has signed of each incident is what is there.
+async fn proofs(world: &World) {
+    let there = world.hq.texts("").await;
+    let documents: Vec<_> = there.keys().filter(|name| name.ends_with(DOCUMENT)).collect();
+    assert!(documents.len() >= world.hq.held().incidents.len() / 2, "{} documents", documents.len());
+    for document in documents {
+        let folder = document.strip_suffix(DOCUMENT).unwrap();
+        let bytes = there.get(&format!("{folder}{PROOF}")).unwrap_or_else(|| panic!("no proof beside {document}"));
+        let proof = Proof::read(bytes).unwrap_or_else(|e| panic!("{document}: {e}"));
+        assert_eq!(proof.key, world.hq.identity.public());
+        for (name, hash) in proof.draft().entries.iter().filter(|(name, _)| !name.contains('#')) {
+            assert_eq!(Sha256::of(&there[&format!("{folder}{name}")]), *hash, "{name} of {folder}, signed {proof:?}");
+        }
+        let manifests = there.keys().filter_map(|name| name.strip_prefix(folder)).filter(|n| n.ends_with(MANIFEST));
+        manifests.for_each(|name| assert!(proof.of(name).is_some(), "{name} of {folder} is not signed"));
+    }
 }
 
 /// Each acknowledged press is in one incident at headquarters.

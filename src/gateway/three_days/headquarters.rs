@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use futures::{StreamExt, stream::BoxStream};
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
@@ -21,6 +22,7 @@ use super::cameras::frames_in;
 use crate::{
     district::{
         clock::{Mono, Now},
+        identity::Identity,
         ids::{CameraId, IncidentId},
         incident::Incident,
         press::Progress,
@@ -57,6 +59,8 @@ pub struct Held {
 pub struct Headquarters {
     held: Arc<Mutex<Held>>,
     lists: Arc<InMemory>,
+    /// The box's key, over all its starts.
+    pub identity: Arc<Identity>,
 }
 
 impl fmt::Debug for Headquarters {
@@ -106,7 +110,8 @@ impl Headquarters {
             refused: 0,
             puts: 0,
         };
-        Self { held: Arc::new(Mutex::new(held)), lists: Arc::new(InMemory::new()) }
+        let identity = Identity::from_pkcs8(&Identity::generate().unwrap()).unwrap();
+        Self { held: Arc::new(Mutex::new(held)), lists: Arc::new(InMemory::new()), identity: Arc::new(identity) }
     }
 
     pub fn held(&self) -> MutexGuard<'_, Held> {
@@ -122,13 +127,19 @@ impl Headquarters {
 
     /// Lists of all cameras and days, by their name.
     pub async fn lists(&self, ending: &str) -> Vec<(String, serde_json::Value)> {
+        let read = |(name, bytes): (String, Bytes)| (name, serde_json::from_slice(&bytes).unwrap());
+        self.texts(ending).await.into_iter().map(read).collect()
+    }
+
+    /// The same as they are there.
+    pub async fn texts(&self, ending: &str) -> BTreeMap<String, Bytes> {
         let mut listing = self.lists.list(None);
-        let mut found = Vec::new();
+        let mut found = BTreeMap::new();
         while let Some(object) = listing.next().await {
             let path = object.unwrap().location;
             if path.as_ref().ends_with(ending) {
                 let bytes = self.lists.get_opts(&path, GetOptions::default()).await.unwrap().bytes().await.unwrap();
-                found.push((path.to_string(), serde_json::from_slice(&bytes).unwrap()));
+                found.insert(path.to_string(), bytes);
             }
         }
         found
@@ -173,7 +184,7 @@ impl Headquarters {
         }
         let fragment = name.ends_with(".m4s");
         if fragment || name.ends_with(".mp4") {
-            let bytes = bytes::Bytes::from(payload.clone());
+            let bytes = Bytes::from(payload.clone());
             let mut held = self.held();
             if fragment {
                 held.fragments.insert(name.clone(), frames_in(&bytes, &camera_of(&name)));

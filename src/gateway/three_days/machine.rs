@@ -176,7 +176,8 @@ impl Machine {
         desk_scope.spawn("desk", desk.run(inputs, desk_scope.clone()));
         let store = Store::of(Arc::new(hq.clone()));
         let counts = Arc::new(Forwarded::default());
-        Forwarder { district, media: media.clone(), store, board, work, bell, counts }.start(&scope);
+        let identity = Some(hq.identity.clone());
+        Forwarder { district, media: media.clone(), store, board, work, bell, counts, identity }.start(&scope);
         for camera in ids {
             let report = CameraReport { camera, state: CameraState::Live, detail: String::new() };
             reports.try_send(report).unwrap();
