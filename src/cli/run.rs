@@ -1,6 +1,6 @@
 //! `chowki run`: the gateway.
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use tracing::{error, info};
 
@@ -10,6 +10,7 @@ use crate::{
     config::{self, Loaded, Ports},
     gateway::{Gateway, access::Access, tls, watchdog},
     host::scope::Scope,
+    rtsp,
 };
 
 /// Run the gateway.
@@ -71,7 +72,10 @@ async fn serve(loaded: Loaded) -> Result<(), String> {
     let scope = Scope::new("chowki");
     let running = start(loaded, &scope, false, axum::Router::new()).await?;
     watchdog::ready();
-    info!(page = %running.page, "ready");
+    match running.rtsp {
+        Some(address) => info!(page = %running.page, rtsp = %format!("rtsp://{address}/"), "ready"),
+        None => info!(page = %running.page, "ready"),
+    }
     super::asked_to_stop().await;
     info!("stopping");
     watchdog::stopping();
@@ -79,20 +83,22 @@ async fn serve(loaded: Loaded) -> Result<(), String> {
     Ok(())
 }
 
-/// A gateway with its API, running.
+/// A gateway with its API and its cameras by RTSP, running.
 pub(super) struct Running {
     /// The gateway.
     pub gateway: Gateway,
     /// Where the page is.
     pub page: String,
-    http: Scope,
+    /// Where the cameras are by RTSP, if they are.
+    pub rtsp: Option<SocketAddr>,
+    outside: Scope,
 }
 
 impl Running {
     /// Stops both, the gateway in its own order, then everything else in `scope`.
     pub async fn stop(self, scope: Scope) {
-        // The page's streams end with their scope; requests under way have a moment.
-        self.http.shutdown(Duration::from_secs(1)).await;
+        // The page's streams and those of RTSP end with their scope; requests under way have a moment.
+        self.outside.shutdown(Duration::from_secs(1)).await;
         self.gateway.stop().await;
         scope.shutdown(Duration::from_secs(2)).await;
     }
@@ -108,12 +114,27 @@ pub(super) async fn start(loaded: Loaded, scope: &Scope, demo: bool, extra: axum
         format!("cannot listen for HTTP on {}: {e}; free the port, or change `listen` under [api]", settings.listen)
     })?;
     let address = listener.local_addr().map_err(|e| e.to_string())?;
+    let cameras = match &loaded.config.rtsp {
+        Some(settings) => Some(tokio::net::TcpListener::bind(settings.listen).await.map_err(|e| {
+            format!(
+                "cannot listen for RTSP on {}: {e}; free the port, or change `listen` under [rtsp]",
+                settings.listen
+            )
+        })?),
+        None => None,
+    };
     let gateway = Gateway::start(loaded, scope).await.map_err(|e| super::chain(&e))?;
     let access = Arc::new(Access::new(&settings.clients));
-    let http = scope.child("http");
+    let outside = scope.child("outside");
     let scheme = if tls.is_some() { "https" } else { "http" };
+    let facade = gateway.facade();
+    let rtsp = cameras.as_ref().and_then(|listener| listener.local_addr().ok());
+    if let Some(listener) = cameras {
+        let cameras = Arc::new(rtsp::Cameras::new(facade.clone(), access.clone()));
+        rtsp::serve(listener, cameras, facade.spectators().clone(), rtsp::Limits::default(), &outside);
+    }
     let limiter = Arc::default();
-    let router = api::router(Api { gateway: gateway.facade(), access, limiter, demo }, extra);
-    api::serve(listener, tls, router, api::Limits::default(), &http);
-    Ok(Running { gateway, page: format!("{scheme}://{address}/"), http })
+    let router = api::router(Api { gateway: facade, access, limiter, demo }, extra);
+    api::serve(listener, tls, router, api::Limits::default(), &outside);
+    Ok(Running { gateway, page: format!("{scheme}://{address}/"), rtsp, outside })
 }

@@ -4,7 +4,13 @@ use std::sync::Arc;
 
 use aws_lc_rs::{constant_time, digest};
 
-use crate::config::{ApiClient, Role};
+use crate::{
+    config::{ApiClient, Role},
+    wire::digest::{Key, Proof},
+};
+
+/// What a digest login is asked of.
+pub const REALM: &str = "chowki";
 
 /// The clients of the config, their tokens hashed.
 #[derive(Debug, Default)]
@@ -18,6 +24,8 @@ struct Known {
     role: Role,
     group: Arc<str>,
     token_hash: digest::Digest,
+    /// For whoever proves to know the token instead of sending it.
+    key: Key,
 }
 
 /// What a route asks of who calls it.
@@ -68,6 +76,7 @@ impl Access {
             role: c.role,
             group: c.group.as_str().into(),
             token_hash: digest::digest(&digest::SHA256, c.token.reveal().as_bytes()),
+            key: Key::new(&c.name, REALM, c.token.reveal()),
         };
         Self { clients: clients.iter().map(known).collect() }
     }
@@ -86,7 +95,19 @@ impl Access {
                 found = Some(known);
             }
         }
-        found.map(|known| Caller { name: Some(known.name.clone()), role: known.role, group: Some(known.group.clone()) })
+        found.map(Known::caller)
+    }
+
+    /// Who it is that proves to know its token, its name being the user name. Not whether the proof is fresh.
+    pub fn by_proof(&self, proof: &Proof, method: &str) -> Option<Caller> {
+        let known = self.clients.iter().find(|known| *known.name == *proof.username)?;
+        proof.is_by(&known.key, method).then(|| known.caller())
+    }
+}
+
+impl Known {
+    fn caller(&self) -> Caller {
+        Caller { name: Some(self.name.clone()), role: self.role, group: Some(self.group.clone()) }
     }
 }
 

@@ -4,6 +4,7 @@
 pub mod bulkhead;
 pub mod clock;
 pub mod doors;
+pub mod ports;
 pub mod scope;
 mod synchronisation;
 pub mod thread;
