@@ -1,0 +1,540 @@
+//! The gateway's cameras by RTSP, against the players and recorders that people have: ffmpeg, GStreamer, retina, and clients that do
+//! what they should not.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, reason = "tests panic when they fail")]
+
+#[path = "support/gateway.rs"]
+mod gateway;
+#[path = "support/mqtt.rs"]
+mod mqtt;
+mod support;
+
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use futures::StreamExt;
+use gateway::{Gateway, SOON, Site, quiet_port};
+use http_auth::{PasswordClient, PasswordParams};
+use retina::{
+    client::{
+        Credentials, Demuxed, PlayOptions, Session, SessionOptions, SetupOptions, TcpTransportOptions, Transport,
+        UdpTransportOptions,
+    },
+    codec::CodecItem,
+};
+use serde_json::Value;
+use support::{Peer, cameras, cameras_with, eventually, which};
+use tokio::time::timeout;
+
+/// A gateway whose cameras are served by RTSP on that port, to everyone.
+fn site(port: u16, cameras: &[(&str, String)]) -> Site {
+    let site = Site::new().buttons(1).window(10, 5).with(&format!("[rtsp]\nlisten = \"127.0.0.1:{port}\""));
+    cameras.iter().fold(site, |site, (id, url)| site.camera(id, 10, url))
+}
+
+fn one(rig: &Peer) -> [(&'static str, String); 1] {
+    [("cam", mount(rig, "cam0"))]
+}
+
+fn mount(rig: &Peer, name: &str) -> String {
+    format!("rtsp://127.0.0.1:{}/{name}", rig.port)
+}
+
+/// With a client of each role, whose token is its name backwards.
+fn guarded(site: Site) -> Site {
+    let (mut site, mut toml) = (site, "[api]\n".to_owned());
+    for role in ["operator", "supervisor", "puller", "engineer"] {
+        site = site.secret(&format!("{role}.token"), &token(role));
+        toml.push_str(&format!(
+            "[[api.client]]\nname = \"the-{role}\"\nrole = \"{role}\"\ntoken_file = \"{role}.token\"\n"
+        ));
+    }
+    site.with(&toml)
+}
+
+fn token(role: &str) -> String {
+    role.chars().rev().collect()
+}
+
+fn run(program: &str, args: &[&str]) -> Output {
+    // ffmpeg waits for a peer as long as it takes; a test does not.
+    Command::new("timeout").arg("40").arg(which(program)).args(args).stdin(Stdio::null()).output().unwrap()
+}
+
+/// The packets that ffprobe sees in so many seconds, without a word of complaint.
+fn packets(url: &str, transport: &str, seconds: u32) -> Vec<Value> {
+    let interval = format!("%+{seconds}");
+    let args = ["-v", "warning", "-rtsp_transport", transport, "-read_intervals", &interval];
+    let what = ["-show_entries", "packet=codec_type,flags,pts_time,dts_time,size", "-of", "json", url];
+    let out = run("ffprobe", &[&args[..], &what[..]].concat());
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success() && said.trim().is_empty(), "{url} by {transport}: {said}");
+    serde_json::from_slice::<Value>(&out.stdout).unwrap()["packets"].as_array().unwrap().clone()
+}
+
+/// Decodes so many seconds of everything, without a word of complaint.
+fn decodes(url: &str, transport: &str, seconds: u32) {
+    let seconds = seconds.to_string();
+    let args = ["-v", "error", "-xerror", "-rtsp_transport", transport, "-i", url, "-t", &seconds, "-map", "0"];
+    let out = run("ffmpeg", &[&args[..], &["-f", "null", "-"]].concat());
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success() && said.trim().is_empty(), "{url} by {transport}: {said}");
+}
+
+fn of<'a>(packets: &'a [Value], kind: &str) -> Vec<&'a Value> {
+    packets.iter().filter(|p| p["codec_type"] == kind).collect()
+}
+
+/// When the first and the last packet are to be shown. To the first picture of any RTP stream ffmpeg gives no time.
+fn span(packets: &[&Value]) -> (f64, f64, usize) {
+    let times: Vec<f64> = packets.iter().filter_map(|p| p["pts_time"].as_str()?.parse().ok()).collect();
+    assert!(times.len() + 1 >= packets.len() && times.windows(2).all(|w| w[0] < w[1]), "{times:?}");
+    (times[0], times[times.len() - 1], times.len() - 1)
+}
+
+/// All codecs of the rig by one way.
+fn ffmpeg_plays_every_codec(transport: &str) {
+    let rig = cameras(0, 1);
+    let port = quiet_port();
+    let all = ["cam0", "h265", "aac", "mjpeg"].map(|name| (name, mount(&rig, name)));
+    let site = site(port, &all);
+    let gateway = site.start();
+    gateway.cameras_live(4, Duration::from_secs(4));
+    for (camera, sound) in [("cam0", true), ("h265", true), ("aac", true), ("mjpeg", false)] {
+        let url = format!("rtsp://127.0.0.1:{port}/{camera}");
+        let seen = packets(&url, transport, 3);
+        let pictures = of(&seen, "video");
+        assert!(pictures[0]["flags"].as_str().unwrap().starts_with('K'), "{camera} begins with a key frame: {seen:?}");
+        let (first, last, between) = span(&pictures);
+        let rate = between as f64 / (last - first);
+        let right = if camera == "mjpeg" { 10.0 } else { 30.0 };
+        assert!((rate - right).abs() < 1.0, "{camera}: {rate} pictures a second");
+        let sounds = of(&seen, "audio");
+        assert_eq!(!sounds.is_empty(), sound, "{camera}");
+        if sound {
+            // Together, by their own times: both began at the same moment.
+            let apart = span(&sounds).0 - first;
+            assert!(apart.abs() < 0.3, "{camera}: sound is {apart} s from its pictures");
+        }
+        decodes(&url, transport, 3);
+    }
+    let log = gateway.log();
+    assert!(log.contains("watched by RTSP") && log.contains(&format!("transport=\"{transport}\"")), "{log}");
+    eventually(SOON, "nobody watches any more", || metric(&gateway, "chowki_rtsp_sessions").eq(&0).then_some(()));
+    assert_eq!(metric(&gateway, "chowki_rtsp_skipped_frames_total"), 0);
+    assert_eq!(metric(&gateway, "chowki_rtsp_begun_total"), 8);
+}
+
+fn metric(gateway: &Gateway<'_>, name: &str) -> u64 {
+    let text = gateway.get("/metrics").text();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
+}
+
+#[test]
+fn ffmpeg_plays_every_codec_in_the_rtsp_connection() {
+    ffmpeg_plays_every_codec("tcp");
+}
+
+#[test]
+fn ffmpeg_plays_every_codec_by_datagrams() {
+    ffmpeg_plays_every_codec("udp");
+}
+
+#[test]
+fn gstreamer_plays_pictures_and_sound_by_both_ways_as_a_client_with_a_name() {
+    let rig = cameras(0, 1);
+    let port = quiet_port();
+    let all = [("cam", mount(&rig, "cam0")), ("hevc", mount(&rig, "h265"))];
+    let site = guarded(site(port, &all));
+    let gateway = site.spawn(&[]);
+    gateway.ready();
+    std::thread::sleep(Duration::from_secs(6));
+    for (camera, video, audio) in
+        [("cam", "rtph264depay ! h264parse", "rtppcmudepay"), ("hevc", "rtph265depay ! h265parse", "rtppcmadepay")]
+    {
+        for protocols in ["tcp", "udp"] {
+            let pipeline = format!(
+                "rtspsrc name=s location=rtsp://127.0.0.1:{port}/{camera} user-id=the-puller user-pw={} protocols={protocols} \
+                 s. ! application/x-rtp,media=video ! {video} ! fakesink num-buffers=75 \
+                 s. ! application/x-rtp,media=audio ! {audio} ! fakesink num-buffers=60",
+                token("puller")
+            );
+            let began = Instant::now();
+            let args: Vec<&str> = ["-q"].into_iter().chain(pipeline.split_whitespace()).collect();
+            let out = run("gst-launch-1.0", &args);
+            let said = String::from_utf8_lossy(&out.stderr).into_owned() + &String::from_utf8_lossy(&out.stdout);
+            assert!(out.status.success() && !said.contains("ERROR"), "{camera} by {protocols}: {said}");
+            assert!(began.elapsed() < Duration::from_secs(15), "{camera} by {protocols} took {:?}", began.elapsed());
+        }
+    }
+    assert!(gateway.log().contains("viewer=the-puller"), "{}", gateway.log());
+}
+
+async fn session(url: &str, login: Option<(&str, &str)>, udp: bool) -> Result<Demuxed, retina::Error> {
+    let credentials =
+        login.map(|(username, password)| Credentials { username: username.into(), password: password.into() });
+    let mut session = Session::describe(url.parse().unwrap(), SessionOptions::default().creds(credentials)).await?;
+    for i in 0..session.streams().len() {
+        let transport = match udp {
+            true => Transport::Udp(UdpTransportOptions::default()),
+            false => Transport::Tcp(TcpTransportOptions::default()),
+        };
+        session.setup(i, SetupOptions::default().transport(transport)).await?;
+    }
+    session.play(PlayOptions::default()).await?.demuxed()
+}
+
+/// What a client saw.
+#[derive(Debug, Default)]
+struct Seen {
+    began_with_key: bool,
+    pictures: u32,
+    sounds: u32,
+    reports: u32,
+    lost: u32,
+    /// The longest time between two pictures.
+    gap: Duration,
+}
+
+async fn watch(session: &mut Demuxed, span: Duration) -> Seen {
+    let (mut seen, until, mut last) = (Seen::default(), Instant::now() + span, None::<Instant>);
+    while Instant::now() < until {
+        match timeout(SOON, session.next()).await.expect("frames come").expect("it goes on").unwrap() {
+            CodecItem::VideoFrame(frame) => {
+                seen.began_with_key |= seen.pictures == 0 && frame.is_random_access_point();
+                seen.pictures += 1;
+                seen.lost += u32::from(frame.loss());
+                seen.gap = seen.gap.max(last.map_or(Duration::ZERO, |last| last.elapsed()));
+                last = Some(Instant::now());
+            }
+            CodecItem::AudioFrame(frame) => {
+                seen.sounds += 1;
+                seen.lost += u32::from(frame.loss());
+            }
+            CodecItem::Rtcp(_) => seen.reports += 1,
+            _ => {}
+        }
+    }
+    seen
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_clients_share_one_session_at_the_camera_and_see_it_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("sessions");
+    let rig = cameras_with(0, 1, &["--sessions", file.to_str().unwrap()]);
+    let port = quiet_port();
+    let site = site(port, &one(&rig));
+    let gateway = site.start();
+    gateway.cameras_live(1, Duration::from_secs(4));
+    let url = format!("rtsp://127.0.0.1:{port}/cam");
+    let began = Instant::now();
+    let mut first = session(&url, None, false).await.unwrap();
+    let took = loop {
+        if let CodecItem::VideoFrame(frame) = timeout(SOON, first.next()).await.unwrap().unwrap().unwrap() {
+            assert!(frame.is_random_access_point(), "the first picture is a key frame");
+            break began.elapsed();
+        }
+    };
+    println!("first picture {took:?} after the connection");
+    assert!(took < Duration::from_millis(1_000), "key frames are 2 s apart; the first came after {took:?}");
+    let mut others = [session(&url, None, false).await.unwrap(), session(&url, None, true).await.unwrap()];
+    let [second, third] = &mut others;
+    let span = Duration::from_secs(7);
+    let (a, b, c) = tokio::join!(watch(&mut first, span), watch(second, span), watch(third, span));
+    assert!(b.began_with_key && c.began_with_key, "{b:?} {c:?}");
+    for seen in [a, b, c] {
+        assert!(seen.pictures > 190 && seen.sounds > 150 && seen.lost == 0, "{seen:?}");
+        assert!(seen.reports >= 2 && seen.gap < Duration::from_secs(1), "{seen:?}");
+    }
+    assert_eq!(metric(&gateway, "chowki_rtsp_sessions"), 3);
+    assert_eq!(metric(&gateway, "chowki_rtsp_dropped_datagrams_total"), 0);
+    assert_eq!(std::fs::read_to_string(&file).unwrap().trim(), "1", "sessions at the camera");
+    drop((first, others));
+    eventually(SOON, "all have gone", || metric(&gateway, "chowki_rtsp_sessions").eq(&0).then_some(()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_stops_reading_hinders_nobody_and_goes_on_at_a_key_frame() {
+    let rig = cameras(0, 1);
+    let port = quiet_port();
+    let site = site(port, &one(&rig));
+    let gateway = site.start();
+    gateway.cameras_live(1, Duration::from_secs(4));
+    let url = format!("rtsp://127.0.0.1:{port}/cam");
+    let file = site.dir.path().join("slow.ts");
+    let slow = ffmpeg_copies(&url, &file);
+    let mut other = session(&url, None, false).await.unwrap();
+    watch(&mut other, Duration::from_secs(3)).await;
+    slow.signal("STOP");
+    let seen = watch(&mut other, Duration::from_secs(8)).await;
+    assert!(seen.pictures > 215 && seen.gap < Duration::from_secs(1) && seen.lost == 0, "{seen:?}");
+    slow.signal("CONT");
+    let written = || std::fs::metadata(&file).map_or(0, |meta| meta.len());
+    let before = written();
+    let seen = watch(&mut other, Duration::from_secs(4)).await;
+    assert!(seen.pictures > 100 && seen.gap < Duration::from_secs(1), "{seen:?}");
+    let skipped = metric(&gateway, "chowki_rtsp_skipped_frames_total");
+    println!("{skipped} frames skipped");
+    assert!(skipped > 50, "{skipped}");
+    assert!(written() > before + 500_000, "the slow one goes on: {before} to {}", written());
+    assert_eq!(metric(&gateway, "chowki_rtsp_sessions"), 2);
+    drop(slow);
+    // What was skipped is missing whole: nothing in between is torn.
+    let torn = run("ffmpeg", &["-v", "error", "-i", file.to_str().unwrap(), "-map", "0:v", "-f", "null", "-"]);
+    let said = String::from_utf8_lossy(&torn.stderr);
+    let torn = said.lines().filter(|line| line.contains("concealing") || line.contains("reference")).count();
+    assert_eq!(torn, 0, "{said}");
+}
+
+/// A recorder.
+fn ffmpeg_copies(url: &str, to: &std::path::Path) -> Peer {
+    let child: Child = Command::new(which("ffmpeg"))
+        .args(["-v", "error", "-rtsp_transport", "tcp", "-i", url, "-c", "copy", "-f", "mpegts", "-y"])
+        .arg(to)
+        .stdin(Stdio::null())
+        .spawn()
+        .unwrap();
+    Peer { child, port: 0 }
+}
+
+/// A client that writes what a test wants.
+struct Raw {
+    stream: TcpStream,
+    number: u32,
+    read: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Answer {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Answer {
+    fn header(&self, name: &str) -> Option<&str> {
+        self.head
+            .lines()
+            .filter_map(|line| line.split_once(": "))
+            .find(|(n, _)| n.eq_ignore_ascii_case(name))
+            .map(|(_, v)| v)
+    }
+
+    fn session(&self) -> String {
+        self.header("session").unwrap().split(';').next().unwrap().to_owned()
+    }
+}
+
+impl Raw {
+    fn connect(port: u16) -> Self {
+        let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        stream.set_read_timeout(Some(SOON)).unwrap();
+        Self { stream, number: 0, read: Vec::new() }
+    }
+
+    fn ask(&mut self, method: &str, uri: &str, headers: &[(&str, &str)]) -> Answer {
+        self.number += 1;
+        let headers: String = headers.iter().map(|(n, v)| format!("{n}: {v}\r\n")).collect();
+        write!(self.stream, "{method} {uri} RTSP/1.0\r\nCSeq: {}\r\n{headers}\r\n", self.number).unwrap();
+        let answer = self.answer().expect("an answer");
+        assert_eq!(answer.header("cseq").and_then(|n| n.parse().ok()), Some(self.number), "{answer:?}");
+        answer
+    }
+
+    /// The next answer, what is interleaved left out. None: the connection was closed.
+    fn answer(&mut self) -> Option<Answer> {
+        loop {
+            if self.read.first() == Some(&b'$') && self.read.len() >= 4 {
+                let end = 4 + usize::from(u16::from_be_bytes([self.read[2], self.read[3]]));
+                if self.read.len() >= end {
+                    self.read.drain(..end);
+                    continue;
+                }
+            } else if let Some(end) = self.read.windows(4).position(|w| w == b"\r\n\r\n") {
+                let head = String::from_utf8(self.read[..end].to_vec()).unwrap();
+                let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+                let mut answer = Answer { status, head, body: String::new() };
+                let length: usize = answer.header("content-length").map_or(0, |n| n.parse().unwrap());
+                if self.read.len() >= end + 4 + length {
+                    answer.body = String::from_utf8(self.read[end + 4..end + 4 + length].to_vec()).unwrap();
+                    self.read.drain(..end + 4 + length);
+                    return Some(answer);
+                }
+            }
+            let mut some = [0; 65_536];
+            match self.stream.read(&mut some) {
+                Ok(0) | Err(_) => return None,
+                Ok(n) => self.read.extend(&some[..n]),
+            }
+        }
+    }
+
+    /// Asks as the client of that role.
+    fn ask_as(&mut self, role: &str, password: &str, method: &str, uri: &str, headers: &[(&str, &str)]) -> Answer {
+        let refused = self.ask(method, uri, headers);
+        assert_eq!(refused.status, 401, "{refused:?}");
+        let mut login = PasswordClient::try_from(refused.header("www-authenticate").unwrap()).unwrap();
+        let username = format!("the-{role}");
+        let params = PasswordParams { username: &username, password, uri, method, body: Some(&[]) };
+        let proof = login.respond(&params).unwrap();
+        self.ask(method, uri, &[headers, &[("Authorization", proof.as_str())]].concat())
+    }
+}
+
+#[test]
+fn operators_supervisors_and_pullers_may_watch_and_nobody_else() {
+    let rig = cameras(0, 1);
+    let port = quiet_port();
+    let site = guarded(site(port, &one(&rig)));
+    let gateway = site.spawn(&[]);
+    gateway.ready();
+    std::thread::sleep(Duration::from_secs(3));
+    let url = format!("rtsp://127.0.0.1:{port}/cam");
+    let ask = |role: &str, password: &str, url: &str| {
+        Raw::connect(port).ask_as(role, password, "DESCRIBE", url, &[("Accept", "application/sdp")])
+    };
+    for role in ["operator", "supervisor", "puller"] {
+        let answer = ask(role, &token(role), &url);
+        assert!(answer.status == 200 && answer.body.contains("a=rtpmap:96 H264/90000"), "{role}: {answer:?}");
+    }
+    let engineer = ask("engineer", &token("engineer"), &url);
+    assert!(engineer.status == 403 && engineer.body.contains("operators and pullers"), "{engineer:?}");
+    for (role, password) in [("operator", "wrong"), ("nobody", "rotarepo"), ("engineer", "wrong")] {
+        let refused = ask(role, password, &url);
+        let challenge = refused.header("www-authenticate").unwrap();
+        assert!(refused.status == 401 && challenge.starts_with("Digest realm=\"chowki\""), "{refused:?}");
+        assert!(!challenge.contains("stale"), "{refused:?}");
+    }
+    // Which cameras there are is for those who may watch.
+    let unknown = format!("rtsp://127.0.0.1:{port}/cam-9");
+    assert_eq!(Raw::connect(port).ask("DESCRIBE", &unknown, &[]).status, 401);
+    assert_eq!(ask("puller", &token("puller"), &unknown).status, 404);
+    // A proof that was heard on one connection is none on another; whoever made it may make another one.
+    let challenge = Raw::connect(port).ask("DESCRIBE", &url, &[]);
+    let mut login = PasswordClient::try_from(challenge.header("www-authenticate").unwrap()).unwrap();
+    let password = &token("puller");
+    let params = PasswordParams { username: "the-puller", password, uri: &url, method: "DESCRIBE", body: Some(&[]) };
+    let proof = login.respond(&params).unwrap();
+    let stale = Raw::connect(port).ask("DESCRIBE", &url, &[("Authorization", &proof)]);
+    assert!(stale.status == 401 && stale.header("www-authenticate").unwrap().ends_with("stale=true"), "{stale:?}");
+    let wrong = run("ffprobe", &["-v", "error", "-rtsp_transport", "tcp", &url.replace("://", "://the-puller:no@")]);
+    assert!(String::from_utf8_lossy(&wrong.stderr).contains("401"), "{wrong:?}");
+    decodes(&url.replace("://", &format!("://the-puller:{}@", token("puller"))), "tcp", 1);
+    assert!(!gateway.log().contains(&token("puller")), "no token is in the log");
+}
+
+#[test]
+fn requests_are_answered_as_the_standard_has_it() {
+    let rig = cameras(0, 1);
+    let port = quiet_port();
+    let site = site(port, &one(&rig));
+    let gateway = site.start();
+    gateway.cameras_live(1, Duration::from_secs(2));
+    let url = format!("rtsp://127.0.0.1:{port}/cam");
+    let (video, audio) = (format!("{url}/video"), format!("{url}/audio"));
+    let mut raw = Raw::connect(port);
+    let options = raw.ask("OPTIONS", "*", &[]);
+    assert!(options.status == 200 && options.header("public").unwrap().contains("GET_PARAMETER"), "{options:?}");
+    let described = raw.ask("DESCRIBE", &url, &[]);
+    assert_eq!(described.header("content-base"), Some(format!("{url}/").as_str()));
+    assert!(described.body.contains("a=control:video\r\n") && described.body.contains("m=audio 0 RTP/AVP 0\r\n"));
+    let tcp = ("Transport", "RTP/AVP/TCP;unicast;interleaved=0-1");
+    assert_eq!(raw.ask("SETUP", &video, &[("Transport", "RTP/SAVP;unicast;client_port=5000-5001")]).status, 461);
+    assert_eq!(raw.ask("SETUP", &format!("{url}/other"), &[tcp]).status, 404);
+    assert_eq!(raw.ask("PLAY", &url, &[]).status, 454);
+    let set_up = raw.ask("SETUP", &video, &[tcp]);
+    let id = set_up.session();
+    assert!(set_up.header("session").unwrap().ends_with(";timeout=60"), "{set_up:?}");
+    // Channels that are taken are not given again.
+    let second = raw.ask("SETUP", &audio, &[tcp, ("Session", &id)]);
+    assert!(second.header("transport").unwrap().contains("interleaved=2-3"), "{second:?}");
+    assert_eq!(raw.ask("PLAY", &url, &[("Session", "other")]).status, 454);
+    let past = [("Session", id.as_str()), ("Range", "clock=20260301T120000Z-")];
+    assert_eq!(raw.ask("PLAY", &url, &past).status, 457);
+    assert_eq!(raw.ask("PLAY", &url, &[("Require", "onvif-replay"), ("Session", &id)]).status, 551);
+    let play = raw.ask("PLAY", &url, &[("Session", &id), ("Range", "npt=0.000-")]);
+    let info = play.header("rtp-info").unwrap();
+    assert!(
+        play.status == 200 && info.contains(&format!("url={video};seq=")) && info.contains(";rtptime="),
+        "{play:?}"
+    );
+    assert_eq!(raw.ask("SETUP", &audio, &[tcp, ("Session", &id)]).status, 455);
+    for method in ["PAUSE", "RECORD", "ANNOUNCE"] {
+        let refused = raw.ask(method, &url, &[("Session", &id)]);
+        assert!(refused.status == 501 && refused.header("allow").is_some(), "{refused:?}");
+    }
+    for method in ["GET_PARAMETER", "SET_PARAMETER", "OPTIONS", "PLAY"] {
+        assert_eq!(raw.ask(method, &url, &[("Session", &id)]).status, 200, "{method}");
+    }
+    assert_eq!(metric(&gateway, "chowki_rtsp_sessions"), 1);
+    assert_eq!(raw.ask("TEARDOWN", &url, &[("Session", &id)]).status, 200);
+    assert_eq!(metric(&gateway, "chowki_rtsp_sessions"), 0);
+    assert_eq!(raw.ask("GET_PARAMETER", &url, &[("Session", &id)]).status, 454);
+    // The connection stands, and can be used anew.
+    assert_eq!(raw.ask("SETUP", &audio, &[tcp]).status, 200);
+    assert_eq!(raw.ask("DESCRIBE", &format!("rtsp://127.0.0.1:{port}/"), &[]).status, 404);
+}
+
+#[test]
+fn what_is_no_rtsp_or_too_much_of_it_ends_its_own_connection() {
+    let rig = cameras(0, 1);
+    let port = quiet_port();
+    let site = site(port, &one(&rig));
+    let gateway = site.start();
+    gateway.cameras_live(1, Duration::from_secs(2));
+    let long = format!("OPTIONS * RTSP/1.0\r\nCSeq: 1\r\nX: {}\r\n\r\n", "x".repeat(20_000));
+    let large = "SET_PARAMETER * RTSP/1.0\r\nCSeq: 1\r\nContent-Length: 70000\r\n\r\n".to_owned() + &"x".repeat(70_000);
+    for (bytes, status) in [
+        ("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+        ("POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello", 400),
+        ("\0\x01\x02 nothing that\r\n\r\n", 400),
+        (long.as_str(), 413),
+        (large.as_str(), 413),
+    ] {
+        let mut raw = Raw::connect(port);
+        raw.stream.write_all(bytes.as_bytes()).unwrap();
+        let answer = raw.answer().unwrap_or_else(|| panic!("no answer to {:?}", &bytes[..20]));
+        assert_eq!(answer.status, status, "{answer:?}");
+        assert!(raw.answer().is_none(), "it is closed");
+    }
+    let mut raw = Raw::connect(port);
+    write!(raw.stream, "OPTIONS * RTSP/2.0\r\nCSeq: 1\r\n\r\nOPTIONS * RTSP/1.0\r\n\r\n").unwrap();
+    assert_eq!([raw.answer().unwrap().status, raw.answer().unwrap().status], [505, 400]);
+    // Interleaved bytes before there is a session, and requests all at once.
+    raw.stream.write_all(b"$\x01\x00\x04abcd").unwrap();
+    write!(raw.stream, "{}", "OPTIONS * RTSP/1.0\r\nCSeq: 7\r\n\r\n".repeat(500)).unwrap();
+    assert!((0..500).all(|_| raw.answer().is_some_and(|answer| answer.status == 200)));
+    let url = format!("rtsp://127.0.0.1:{port}/cam");
+    decodes(&url, "tcp", 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_camera_that_is_away_is_said_to_be_and_a_viewer_of_one_that_comes_back_sees_it_again() {
+    let rig = cameras(0, 1);
+    let port = quiet_port();
+    let dead = support::free_port();
+    let all = [("cam", mount(&rig, "cam0")), ("dead", format!("rtsp://127.0.0.1:{dead}/cam0"))];
+    let site = site(port, &all);
+    let gateway = site.start();
+    gateway.cameras_live(1, Duration::from_secs(3));
+    let answer = Raw::connect(port).ask("DESCRIBE", &format!("rtsp://127.0.0.1:{port}/dead"), &[]);
+    assert_eq!(answer.status, 503, "{answer:?}");
+    let mut watcher = session(&format!("rtsp://127.0.0.1:{port}/cam"), None, false).await.unwrap();
+    watch(&mut watcher, Duration::from_secs(1)).await;
+    let rig_port = rig.port;
+    drop(rig);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let _rig = cameras(rig_port, 1);
+    let seen = watch(&mut watcher, Duration::from_secs(10)).await;
+    assert!(seen.pictures > 60 && seen.lost == 0, "{seen:?}");
+    // A gateway that stops says so to who watches.
+    let stopped = tokio::task::block_in_place(|| gateway.stop());
+    assert!(stopped.success());
+    let ended = timeout(SOON, async { while let Some(Ok(_)) = watcher.next().await {} });
+    ended.await.expect("the viewer is told");
+}
