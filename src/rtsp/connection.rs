@@ -19,6 +19,7 @@ use super::{
     sdp::Description,
     server::Server,
     session::{Next, Session},
+    stage::Offer,
 };
 use crate::{
     district::clock::Mono,
@@ -94,6 +95,10 @@ impl Connection {
             ended = self.exchange() => ended.err().unwrap_or(Ended::Closed),
             () = stopping => Ended::Stopping,
         };
+        let ended = match ended {
+            Ended::Camera if self.is_down() => Ended::Down,
+            ended => ended,
+        };
         match ended {
             // As a camera without power: a reset, no goodbye.
             Ended::Down => _ = self.socket.set_zero_linger(),
@@ -105,6 +110,12 @@ impl Connection {
             _ => self.take_leave().await,
         }
         ended
+    }
+
+    /// Whether the camera that it plays has no power any more.
+    fn is_down(&self) -> bool {
+        let offer = self.session.as_ref().map(|session| self.server.stage.offer(&session.camera));
+        matches!(offer, Some(Offer::Down))
     }
 
     async fn exchange(&mut self) -> Result<(), Ended> {
