@@ -10,11 +10,23 @@ mod support;
 
 use std::{
     io::{Read, Write},
-    net::TcpStream,
+    net::{TcpStream, UdpSocket},
     process::{Child, Command, Output, Stdio},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
+use chowki::{
+    gateway::spectators::Spectators,
+    host::{clock, scope::Scope},
+    media::{
+        frame::{Codec, Format, Frame, Track},
+        ring::{Limits as Keeps, Ring},
+    },
+    rtsp::{self, Limits, Offer, Refused, Stage},
+    wire::digest::Proof,
+};
 use futures::StreamExt;
 use gateway::{Gateway, SOON, Site, quiet_port};
 use http_auth::{PasswordClient, PasswordParams};
@@ -27,7 +39,7 @@ use retina::{
 };
 use serde_json::Value;
 use support::{Peer, cameras, cameras_with, eventually, which};
-use tokio::time::timeout;
+use tokio::{net::TcpListener, time::timeout};
 
 /// A gateway whose cameras are served by RTSP on that port, to everyone.
 fn site(port: u16, cameras: &[(&str, String)]) -> Site {
@@ -374,6 +386,14 @@ impl Raw {
         }
     }
 
+    /// Takes what is there, and keeps nothing of it.
+    fn drain(&mut self) {
+        self.stream.set_nonblocking(true).unwrap();
+        let mut some = [0; 1 << 20];
+        while matches!(self.stream.read(&mut some), Ok(1..)) {}
+        self.stream.set_nonblocking(false).unwrap();
+    }
+
     /// Asks as the client of that role.
     fn ask_as(&mut self, role: &str, password: &str, method: &str, uri: &str, headers: &[(&str, &str)]) -> Answer {
         let refused = self.ask(method, uri, headers);
@@ -537,4 +557,192 @@ async fn a_camera_that_is_away_is_said_to_be_and_a_viewer_of_one_that_comes_back
     assert!(stopped.success());
     let ended = timeout(SOON, async { while let Some(Ok(_)) = watcher.next().await {} });
     ended.await.expect("the viewer is told");
+}
+
+/// A camera that a test fills itself, behind a server with little patience.
+struct Own {
+    ring: Arc<Ring>,
+    port: u16,
+    spectators: Arc<Spectators>,
+    pushed: i64,
+    scope: Scope,
+}
+
+/// Pictures that were there before.
+const SEEN: i64 = 40;
+
+/// What the server shows.
+struct Show(Arc<Ring>);
+
+impl Stage for Show {
+    fn realm(&self) -> &'static str {
+        "test"
+    }
+
+    fn is_open(&self) -> bool {
+        true
+    }
+
+    fn admit(&self, _: &Proof, _: &str) -> Result<Arc<str>, Refused> {
+        Err(Refused::Unproven)
+    }
+
+    fn offer(&self, camera: &str) -> Offer {
+        if camera == "own" { Offer::Live(self.0.clone()) } else { Offer::Unknown }
+    }
+}
+
+impl Own {
+    async fn start(limits: Limits) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let ring = Ring::new(Keeps { span: Duration::from_secs(20), bytes: 64 << 20 });
+        let (spectators, scope) = (Arc::default(), Scope::new("test"));
+        rtsp::serve(listener, Arc::new(Show(ring.clone())), Arc::clone(&spectators), limits, &scope);
+        let mut own = Self { ring, port, spectators, pushed: 0, scope };
+        // So much of it that it is known to have no sound.
+        (0..SEEN).for_each(|_| own.push(Codec::Jpeg, 500));
+        own
+    }
+
+    /// A picture, a thirtieth of a second after the last.
+    fn push(&mut self, codec: Codec, size: usize) {
+        let (n, now) = (self.pushed, clock::now());
+        self.pushed += 1;
+        let after = Duration::from_millis(n as u64 * 33);
+        let early = now.mono.before(Duration::from_millis(SEEN as u64 * 33));
+        let arrived = if n < SEEN { early + after } else { now.mono };
+        let format = Format {
+            codec,
+            clock_rate: 90_000,
+            width: 640,
+            height: 480,
+            channels: 0,
+            config: Bytes::new(),
+            rfc6381: String::new(),
+        };
+        self.ring.push(Frame {
+            track: Track::Video,
+            timeline: 0,
+            ticks: n * 2_970,
+            captured: now.wall,
+            arrived,
+            key: true,
+            lost_before: 0,
+            format: Arc::new(format),
+            data: jpeg(size).into(),
+        });
+    }
+
+    /// A client that has asked to play, with its session.
+    fn playing(&self, transport: &str) -> (Raw, String) {
+        let (mut raw, url) = (Raw::connect(self.port), format!("rtsp://127.0.0.1:{}/own", self.port));
+        let set_up = raw.ask("SETUP", &format!("{url}/video"), &[("Transport", transport)]);
+        assert_eq!(set_up.status, 200, "{set_up:?}");
+        let id = set_up.session();
+        assert_eq!(raw.ask("PLAY", &url, &[("Session", &id)]).status, 200);
+        (raw, id)
+    }
+
+    fn sessions(&self) -> u64 {
+        self.spectators.counted().sessions
+    }
+}
+
+/// A picture that RFC 2435 carries.
+fn jpeg(size: usize) -> Vec<u8> {
+    let mut all = vec![0xff, 0xd8];
+    for which in [0, 1] {
+        all.extend([0xff, 0xdb, 0, 67, which]);
+        all.extend([1; 64]);
+    }
+    all.extend([0xff, 0xc0, 0, 17, 8, 1, 0xe0, 2, 0x80, 3, 1, 0x22, 0, 2, 0x11, 1, 3, 0x11, 1]);
+    all.extend([0xff, 0xda, 0, 12, 3, 1, 0, 2, 0x11, 3, 0x11, 0, 0x3f, 0]);
+    [all, vec![7; size], vec![0xff, 0xd9]].concat()
+}
+
+const INTERLEAVED: &str = "RTP/AVP/TCP;unicast;interleaved=0-1";
+
+fn limits() -> Limits {
+    Limits {
+        connections: 6,
+        per_address: 6,
+        silence: Duration::from_millis(1_500),
+        write: Duration::from_secs(1),
+        camera: Duration::from_millis(500),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_ends_with_its_clients_silence_and_lives_by_requests_and_receiver_reports() {
+    let own = Own::start(limits()).await;
+    let ports = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let report = [0x80, 201, 0, 1, 0, 0, 0, 7];
+    let rtcp = ports.local_addr().unwrap().port();
+    let datagrams = format!("RTP/AVP;unicast;client_port={}-{rtcp}", rtcp - 1);
+    let [(_silent, _), (mut asking, id), (mut reporting, _), (mut strange, _)] =
+        [0; 4].map(|_| own.playing(INTERLEAVED));
+    let (mut raw, url) = (Raw::connect(own.port), format!("rtsp://127.0.0.1:{}/own", own.port));
+    let set_up = raw.ask("SETUP", &format!("{url}/video"), &[("Transport", &datagrams)]);
+    let theirs = set_up.header("transport").unwrap().split("server_port=").nth(1).unwrap();
+    let theirs: u16 = theirs.split([';', '-']).nth(1).unwrap().parse().unwrap();
+    assert_eq!(raw.ask("PLAY", &url, &[]).status, 200);
+    assert_eq!(own.sessions(), 5);
+    for _ in 0..8 {
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        assert_eq!(asking.ask("GET_PARAMETER", &url, &[("Session", &id)]).status, 200);
+        reporting.stream.write_all(&[&b"$\x01\x00\x08"[..], &report].concat()).unwrap();
+        ports.send_to(&report, ("127.0.0.1", theirs)).unwrap();
+        // Not a report, and not where reports are heard.
+        _ = strange.stream.write_all(b"$\x01\x00\x04abcd$\x00\x00\x08\x80\xc9\x00\x01\x00\x00\x00\x07");
+    }
+    assert_eq!(own.sessions(), 3, "who asks, and who reports by either way");
+    assert!(strange.answer().is_none());
+    // Nothing is heard of who is none of its clients.
+    for _ in 0..6 {
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        let other = UdpSocket::bind("127.0.0.1:0").unwrap();
+        other.send_to(&report, ("127.0.0.1", theirs)).unwrap();
+    }
+    assert_eq!(own.sessions(), 0);
+    assert!(own.scope.shutdown(Duration::from_secs(2)).await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_takes_nothing_is_cut_off_and_no_more_come_in_than_there_is_room_for() {
+    let mut own = Own::start(Limits { silence: Duration::from_secs(60), ..limits() }).await;
+    let (stuck, _) = own.playing(INTERLEAVED);
+    let mut rest: Vec<_> = (0..5).map(|_| own.playing(INTERLEAVED)).collect();
+    let mut over = Raw::connect(own.port);
+    assert!(over.answer().is_none(), "a seventh is closed at once");
+    let began = Instant::now();
+    while own.sessions() == 6 {
+        assert!(began.elapsed() < SOON, "it is not cut off");
+        own.push(Codec::Jpeg, 200_000);
+        for (raw, _) in &mut rest {
+            raw.drain();
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(own.sessions(), 5, "the others go on");
+    drop(stuck);
+    // Somebody else may come in now.
+    eventually(SOON, "a place is free", || {
+        let mut raw = Raw::connect(own.port);
+        write!(raw.stream, "OPTIONS * RTSP/1.0\r\nCSeq: 1\r\n\r\n").ok()?;
+        raw.answer()
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_camera_that_sends_something_else_than_was_described_ends_the_session_with_a_goodbye() {
+    let mut own = Own::start(limits()).await;
+    let (mut raw, _) = own.playing(INTERLEAVED);
+    own.push(Codec::H264, 100);
+    let mut all = Vec::new();
+    raw.stream.read_to_end(&mut all).unwrap();
+    let goodbye = [0x81, 203, 0, 1];
+    assert!(all.windows(4).rev().take(16).any(|w| w == goodbye), "{:?}", &all[all.len().saturating_sub(64)..]);
+    assert_eq!(own.sessions(), 0);
 }

@@ -127,12 +127,14 @@ impl Connection {
                 self.hear(message, now).await?;
                 self.out.write(&self.socket)?;
             }
-            let mut wake = self.patience(now)?;
+            let mut next = None;
             if let Some(session) = &mut self.session {
                 session.fill(&mut self.out, now)?;
                 self.out.write(&self.socket)?;
-                wake = session.send_datagrams(&mut self.out).await.map_or(wake, |next| next.min(wake));
+                next = session.send_datagrams(&mut self.out).await;
             }
+            let patience = self.patience(now)?;
+            let wake = next.map_or(patience, |next| next.min(patience));
             self.wait(wake).await?;
         }
     }
