@@ -134,14 +134,14 @@ fn ffmpeg_plays_every_codec(transport: &str) {
         decodes(&url, transport, 3);
     }
     let log = gateway.log();
-    assert!(log.contains("watched by RTSP") && log.contains(&format!("transport=\"{transport}\"")), "{log}");
+    assert!(log.contains("watched by RTSP") && log.contains(&format!("transport={transport}")), "{log}");
     eventually(SOON, "nobody watches any more", || metric(&gateway, "chowki_rtsp_sessions").eq(&0).then_some(()));
     assert_eq!(metric(&gateway, "chowki_rtsp_skipped_frames_total"), 0);
     assert_eq!(metric(&gateway, "chowki_rtsp_begun_total"), 8);
 }
 
 fn metric(gateway: &Gateway<'_>, name: &str) -> u64 {
-    let text = gateway.get("/metrics").text();
+    let text = gateway.get_as(&token("operator"), "/metrics").text();
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
 }
@@ -446,6 +446,70 @@ fn operators_supervisors_and_pullers_may_watch_and_nobody_else() {
     assert!(String::from_utf8_lossy(&wrong.stderr).contains("401"), "{wrong:?}");
     decodes(&url.replace("://", &format!("://the-puller:{}@", token("puller"))), "tcp", 1);
     assert!(!gateway.log().contains(&token("puller")), "no token is in the log");
+}
+
+#[test]
+fn a_client_such_as_live555_that_proves_itself_for_the_cameras_url_alone_is_served() {
+    let rig = cameras(0, 1);
+    let port = quiet_port();
+    let site = guarded(site(port, &one(&rig)));
+    let gateway = site.spawn(&[]);
+    gateway.ready();
+    std::thread::sleep(Duration::from_secs(3));
+    let (url, mut raw) = (format!("rtsp://127.0.0.1:{port}/cam"), Raw::connect(port));
+    let agent = ("User-Agent", "live (LIVE555 Streaming Media v2022.07.14)");
+    assert_eq!(raw.ask("OPTIONS", &url, &[agent]).status, 200);
+    let refused = raw.ask("DESCRIBE", &url, &[agent]);
+    let mut login = PasswordClient::try_from(refused.header("www-authenticate").unwrap()).unwrap();
+    let mut ask = |raw: &mut Raw, method: &str, of: &str, headers: &[(&str, &str)]| {
+        let base = format!("{url}/");
+        let uri = if method == "DESCRIBE" { &url } else { &base };
+        let password = &token("operator");
+        let params = PasswordParams { username: "the-operator", password, uri, method, body: Some(&[]) };
+        let proof = login.respond(&params).unwrap();
+        let answer = raw.ask(method, of, &[headers, &[agent, ("Authorization", proof.as_str())]].concat());
+        assert_eq!(answer.status, 200, "{method}: {answer:?}");
+        answer
+    };
+    let described = ask(&mut raw, "DESCRIBE", &url, &[("Accept", "application/sdp")]);
+    assert!(described.body.contains("sprop-parameter-sets="), "{described:?}");
+    // Each track by ports of its own, RTCP beside RTP.
+    let pair = || {
+        let rtp = UdpSocket::bind("127.0.0.1:0").ok()?;
+        let own = rtp.local_addr().ok()?.port();
+        rtp.set_read_timeout(Some(SOON)).ok()?;
+        Some((own, rtp, UdpSocket::bind(("127.0.0.1", own ^ 1)).ok()?))
+    };
+    let sockets = ["video", "audio"].map(|track| (track, eventually(SOON, "two ports", pair)));
+    let mut id = String::new();
+    for (track, (own, ..)) in &sockets {
+        let wanted = format!("RTP/AVP;unicast;client_port={own}-{}", own ^ 1);
+        let session = if id.is_empty() { vec![] } else { vec![("Session", id.as_str())] };
+        let headers = [&session[..], &[("Transport", wanted.as_str())]].concat();
+        id = ask(&mut raw, "SETUP", &format!("{url}/{track}"), &headers).session();
+    }
+    let play = ask(&mut raw, "PLAY", &format!("{url}/"), &[("Session", &id), ("Range", "npt=0.000-")]);
+    let info: Vec<_> = play.header("rtp-info").unwrap().split(',').collect();
+    for ((track, (_, rtp, _)), info) in sockets.iter().zip(info) {
+        let field = |name: &str| info.split(';').find_map(|f| f.strip_prefix(name)).unwrap().parse::<u32>().unwrap();
+        assert!(info.contains(&format!("url={url}/{track};")), "{info}");
+        let (mut packet, mut next) = ([0; 2_000], field("seq=") as u16);
+        for i in 0..100 {
+            let n = rtp.recv(&mut packet).unwrap();
+            assert!(n > 12 && n <= 1_400 && packet[0] == 0x80);
+            assert_eq!(u16::from_be_bytes([packet[2], packet[3]]), next, "{track}, packet {i}");
+            next = next.wrapping_add(1);
+            // The key frame is where the range begins; sound is near it.
+            let time = u32::from_be_bytes(packet[4..8].try_into().unwrap());
+            let (ahead, rate) =
+                (time.wrapping_sub(field("rtptime=")) as i32, if *track == "video" { 90_000 } else { 8_000 });
+            assert!(i > 0 || ahead.abs() < rate / 2, "{track} begins {ahead} ticks from there");
+            assert!(i > 0 || *track == "audio" || ahead == 0, "{ahead}");
+        }
+    }
+    ask(&mut raw, "GET_PARAMETER", &url, &[("Session", &id)]);
+    ask(&mut raw, "TEARDOWN", &format!("{url}/"), &[("Session", &id)]);
+    assert_eq!(metric(&gateway, "chowki_rtsp_dropped_datagrams_total"), 0);
 }
 
 #[test]

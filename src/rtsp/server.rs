@@ -15,6 +15,7 @@ use super::{connection::Connection, stage::Stage};
 use crate::{
     gateway::spectators::Spectators,
     host::{
+        bulkhead,
         doors::{Doors, Pass},
         scope::Scope,
     },
@@ -94,10 +95,11 @@ impl Server {
     async fn converse(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, _pass: Pass) {
         let stopping = self.scope.stopping();
         match Connection::new(self, stream, peer) {
-            Ok(connection) => {
-                let ended = connection.run(stopping).await;
-                tracing::debug!(%peer, %ended, "a connection by RTSP ended");
-            }
+            // What a camera or a client sends ends no other's session.
+            Ok(connection) => match bulkhead::behind_all_of(connection.run(stopping)).await {
+                Ok(ended) => tracing::debug!(%peer, %ended, "a connection by RTSP ended"),
+                Err(burst) => tracing::error!(%peer, %burst, "a connection by RTSP ended by a fault of ours"),
+            },
             Err(error) => tracing::debug!(%peer, %error, "a connection by RTSP ended as it began"),
         }
     }

@@ -90,26 +90,24 @@ impl Session {
         !self.lanes.is_empty()
     }
 
-    /// A channel that neither it nor the next is taken.
+    /// A channel that is free, and the one after it too.
     pub fn free_channel(&self) -> u8 {
-        let taken = |channel| {
-            self.lanes.iter().any(|lane| {
-                matches!(lane.path, Path::Interleaved { rtp, rtcp } if [rtp, rtcp].iter().any(|c| *c == channel || *c == channel + 1))
-            })
-        };
-        (0..=254).step_by(2).find(|channel| !taken(*channel)).unwrap_or(0)
+        let free = |channel: &u8| self.channels().all(|(_, taken)| taken != *channel && taken != channel + 1);
+        (0..=254).step_by(2).find(free).unwrap_or(0)
     }
 
     /// Whether a channel is another track's.
     pub fn takes(&self, channel: u8, track: Track) -> bool {
-        let others = self.lanes.iter().filter(|lane| lane.sending.track != track);
-        others
-            .filter_map(|lane| match lane.path {
-                Path::Interleaved { rtp, rtcp } => Some([rtp, rtcp]),
-                Path::Datagrams { .. } => None,
-            })
-            .flatten()
-            .any(|taken| taken == channel)
+        self.channels().any(|(of, taken)| of != track && taken == channel)
+    }
+
+    /// The channels that are taken.
+    fn channels(&self) -> impl Iterator<Item = (Track, u8)> {
+        let interleaved = |lane: &Lane| match lane.path {
+            Path::Interleaved { rtp, rtcp } => Some([rtp, rtcp].map(|channel| (lane.sending.track, channel))),
+            Path::Datagrams { .. } => None,
+        };
+        self.lanes.iter().filter_map(interleaved).flatten()
     }
 
     /// Sets up a track, anew where it was before. Its synchronisation source; None: the camera has no such track.
@@ -131,7 +129,8 @@ impl Session {
         };
         let pace = Pace::new(self.ring.held(), now);
         self.playing = Some(Playing { reader, epoch, wants_key: true, pace, seat, since: now, frames: 0, skipped: 0 });
-        info!(camera = self.camera, viewer = %self.viewer, peer = %self.peer, transport = self.transport(), "watched by RTSP");
+        let (camera, viewer, transport) = (&self.camera, &self.viewer, self.transport());
+        info!(%camera, %viewer, peer = %self.peer, %transport, "watched by RTSP");
     }
 
     fn transport(&self) -> &'static str {
@@ -257,7 +256,8 @@ impl Drop for Session {
         if let Some(playing) = &self.playing {
             let seconds = clock::mono().since(playing.since).as_secs();
             let (frames, skipped) = (playing.frames, playing.skipped);
-            info!(camera = self.camera, viewer = %self.viewer, peer = %self.peer, seconds, frames, skipped, "no longer watched by RTSP");
+            let (camera, viewer) = (&self.camera, &self.viewer);
+            info!(%camera, %viewer, peer = %self.peer, seconds, frames, skipped, "no longer watched by RTSP");
         }
     }
 }
