@@ -154,6 +154,8 @@ fn fields(text: &str) -> Vec<(String, String)> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const REALM: &str = "chowki";
@@ -223,5 +225,18 @@ mod tests {
         let key = Key::new("Mufasa", "testrealm@host.com", "Circle Of Life");
         assert!(Proof::read(header).unwrap().is_by(&key, "GET"));
         assert_eq!(format!("{key:?}"), "[redacted]");
+    }
+
+    proptest! {
+        #[test]
+        fn no_header_does_harm_or_proves_anything(
+            names in prop::collection::vec("username|realm|nonce|uri|response|qop|nc|cnonce|x", 0..12), value in "[ -~é]{0,12}"
+        ) {
+            let fields: Vec<_> = names.iter().map(|name| format!("{name}=\"{value}\"")).collect();
+            for header in [format!("Digest {}", fields.join(",")), format!("Digest {value}"), value] {
+                let key = Key::new("a", REALM, "b");
+                prop_assert!(!Proof::read(&header).is_some_and(|proof| proof.is_by(&key, "PLAY")));
+            }
+        }
     }
 }

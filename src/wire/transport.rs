@@ -43,6 +43,8 @@ pub fn wanted(header: &str) -> Option<Wanted> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -63,6 +65,15 @@ mod tests {
             "RTP/AVP;unicast;client_port=0-1",
         ] {
             assert_eq!(wanted(none), None, "{none}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_header_does_harm(words in prop::collection::vec("RTP/AVP(/TCP|/UDP)?|unicast|;|,|=|-|client_port|interleaved|[0-9]{1,6}| ", 0..20)) {
+            if let Some(Wanted::Datagrams(rtp, rtcp)) = wanted(&words.concat()) {
+                prop_assert!(rtp > 0 && rtcp > 0);
+            }
         }
     }
 }
