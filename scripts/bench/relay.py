@@ -1,4 +1,4 @@
-"""GStreamer's RTSP server relaying one camera: what scripts/bench/rtsp measures against. relay.py PORT URL"""
+"""GStreamer's RTSP server relaying cameras: what scripts/bench/rtsp measures against. relay.py PORT URL..."""
 import sys
 
 import gi
@@ -8,17 +8,18 @@ gi.require_version("GstRtspServer", "1.0")
 from gi.repository import GLib, Gst, GstRtspServer
 
 Gst.init(None)
-port, url = sys.argv[1:]
-factory = GstRtspServer.RTSPMediaFactory()
-factory.set_launch(f"( rtspsrc location={url} user-id=admin user-pw=test protocols=tcp latency=0 ! rtph264depay ! "
-                   "rtph264pay name=pay0 pt=96 config-interval=-1 )")
-# One session at the camera for all clients.
-factory.set_shared(True)
-factory.set_latency(0)
+port, *urls = sys.argv[1:]
 server = GstRtspServer.RTSPServer()
 server.set_service(port)
 server.set_address("127.0.0.1")
-server.get_mount_points().add_factory("/cam", factory)
+for i, url in enumerate(urls):
+    factory = GstRtspServer.RTSPMediaFactory()
+    factory.set_launch(f"( rtspsrc location={url} user-id=admin user-pw=test protocols=tcp latency=0 ! rtph264depay ! "
+                       "rtph264pay name=pay0 pt=96 config-interval=-1 )")
+    # One session at the camera for all clients.
+    factory.set_shared(True)
+    factory.set_latency(0)
+    server.get_mount_points().add_factory(f"/cam-{i:04}", factory)
 if server.attach(None) == 0:
     sys.exit("cannot bind")
 GLib.MainLoop().run()
