@@ -242,6 +242,19 @@ fn what_is_left_out_has_the_documented_defaults() {
 }
 
 #[test]
+fn cameras_are_served_by_rtsp_where_that_is_asked_for_and_on_loopback_unless_told_otherwise() {
+    let read = |lines: &str| good(&format!("{HEAD}{lines}")).config;
+    assert!(read("").rtsp.is_none());
+    let config = read("[rtsp]\n");
+    assert_eq!(config.rtsp.as_ref().unwrap().listen.to_string(), "127.0.0.1:8554");
+    assert!(config.listeners().iter().any(|(key, at)| *key == "rtsp.listen" && at.port() == 8554));
+    let client = "[[api.client]]\nname = \"vms\"\nrole = \"puller\"\ntoken_file = \"t\"\n";
+    let guarded = format!("{HEAD}[rtsp]\nlisten = \"0.0.0.0:8554\"\n{client}");
+    let warnings = faults(&guarded, &Fake::default());
+    assert!(warnings.iter().all(|fault| fault.code != Code::Exposed), "{}", config::render_human(&warnings, false));
+}
+
+#[test]
 fn webrtc_by_tcp_is_told_the_addresses_of_udp_unless_it_has_its_own() {
     let read = |lines: &str| good(&format!("{HEAD}[webrtc]\npublic = \"203.0.113.7:8443\"\n{lines}")).config;
     assert!(read("").webrtc.tcp.is_none());
@@ -316,6 +329,9 @@ fn rules_between_keys_are_told_where_they_break() {
         (format!("{client}certificate = \"x\"\n"), Code::Missing, "client_ca = "),
         ("[api]\nlisten = 8080\n".to_owned(), Code::WrongType, "\"0.0.0.0:8080\""),
         ("[api]\nlisten = \"localhost:8080\"\n".to_owned(), Code::BadValue, "127.0.0.1:8080"),
+        ("[rtsp]\nlisten = \"0.0.0.0:8554\"\n".to_owned(), Code::Exposed, "watch every camera"),
+        ("[rtsp]\nlisten = \"127.0.0.1:8080\"\n".to_owned(), Code::Conflict, "taken by api.listen"),
+        ("[rtsp]\nlisten = 8554\n".to_owned(), Code::WrongType, "\"0.0.0.0:8554\""),
         ("[webrtc]\ntcp = \"127.0.0.1:8080\"\n".to_owned(), Code::Conflict, "taken by api.listen"),
         ("[webrtc]\ntcp = \"0.0.0.0:1883\"\n".to_owned(), Code::Conflict, "\"0.0.0.0:1884\""),
         ("[webrtc]\npublic_tcp = \"203.0.113.7:443\"\n".to_owned(), Code::NoEffect, "without tcp"),

@@ -9,9 +9,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-const FLOORS: [(&str, u8); 14] = [
+const FLOORS: [(&str, u8); 16] = [
     ("cli", 5),
     ("api", 4),
+    ("rtsp", 4),
     ("gateway", 3),
     ("incident", 2),
     ("intake", 1),
@@ -23,11 +24,12 @@ const FLOORS: [(&str, u8); 14] = [
     ("config", 1),
     ("district", 0),
     ("media", 0),
+    ("wire", 0),
     ("host", 0),
 ];
 
 /// Rooms that are pure as a whole. On the other floors a file says so in its first doc line: "... Pure."
-const PURE_ROOMS: [&str; 3] = ["district", "media", "incident"];
+const PURE_ROOMS: [&str; 4] = ["district", "media", "wire", "incident"];
 
 /// What a pure file must not name, and what it says instead.
 const IMPURE: [(&str, &str); 11] = [

@@ -17,15 +17,18 @@ use super::{
     Shown, codecs,
     line::Line,
     link::{Level, Link, Report},
-    parcels::Parcels,
 };
 use crate::{
     host::clock,
     media::{
         frame::{Codec, Frame, Track},
+        parcels::Parcels,
         ring::{Read, Reader, Ring, Start},
     },
 };
+
+/// Largest payload: with headers, extensions and SRTP's tag, and a tunnel's, it fits into what every line carries.
+pub(super) const MOST: usize = 1_140;
 
 /// A browser that lost pictures begins anew at most this often.
 const RESTART: Duration = Duration::from_secs(1);
@@ -198,7 +201,7 @@ impl Feed {
         } else if let Some(Lighter(begin)) = &self.tap.shown.lighter {
             let ring = begin();
             let reader = ring.reader(Start::LastKey);
-            self.light = Some(Light { ring, reader, parcels: Arc::default(), shown: false });
+            self.light = Some(Light { ring, reader, parcels: Arc::new(Parcels::new(MOST)), shown: false });
         }
     }
 
@@ -307,7 +310,7 @@ mod tests {
 
     fn feed(only: Option<Track>) -> Feed {
         let ring = Ring::new(Limits { span: Duration::from_secs(1), bytes: 1 << 20 });
-        Feed::new(Tap { shown: Shown { only, ..Shown::of(ring) }, parcels: Arc::default() })
+        Feed::new(Tap { shown: Shown { only, ..Shown::of(ring) }, parcels: Arc::new(Parcels::new(MOST)) })
     }
 
     #[test]

@@ -20,7 +20,6 @@ mod framing;
 mod inlet;
 pub mod line;
 pub mod link;
-mod parcels;
 mod session;
 mod socket;
 pub mod state;
@@ -34,7 +33,7 @@ use std::{
     collections::HashMap,
     fmt, io,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, atomic::AtomicBool},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
 };
 
 use str0m::{Candidate, net::TcpType};
@@ -50,7 +49,6 @@ pub use self::{
 };
 use self::{
     feed::Tap,
-    parcels::Parcels,
     session::{Session, Terms, Ways},
     socket::{Buffer, Socket},
     switchboard::Switchboard,
@@ -60,6 +58,7 @@ use crate::{
     host::{bulkhead, clock, scope::Scope, thread::Thread},
     media::{
         frame::{Codec, Track},
+        parcels::Sets,
         ring::Ring,
     },
 };
@@ -205,11 +204,9 @@ struct Shared {
     inner: Mutex<Inner>,
 }
 
-#[derive(Default)]
 struct Inner {
     sessions: HashMap<SessionId, oneshot::Sender<()>>,
-    /// Of each ring that is shown.
-    parcels: Vec<(Weak<Ring>, Weak<Parcels>)>,
+    parcels: Sets,
 }
 
 /// Binds the port and serves it in `scope`.
@@ -239,7 +236,15 @@ pub fn start(settings: Settings, scope: &Scope) -> Result<Calls, Error> {
     let ways = Ways { udp: socket, tcp: Arc::new(Wires::new(Limits::default())) };
     let tcp = settings.tcp.as_ref().and_then(|tcp| serve_tcp(tcp.listen, &ways.tcp, &board, scope));
     drop(inside);
-    Ok(Calls(Arc::new(Shared { thread, settings, ways, tcp, board, scope: scope.clone(), inner: Mutex::default() })))
+    Ok(Calls(Arc::new(Shared {
+        thread,
+        settings,
+        ways,
+        tcp,
+        board,
+        scope: scope.clone(),
+        inner: Mutex::new(Inner { sessions: HashMap::new(), parcels: Sets::new(feed::MOST) }),
+    })))
 }
 
 /// Serves the TCP port; where it is bound. Without it browsers are served by UDP all the same.
@@ -281,7 +286,7 @@ impl Calls {
                 return Err(Refused::Full(shared.settings.sessions));
             }
             inner.sessions.insert(id.clone(), hang_up);
-            let tap = |shown: Shown| Tap { parcels: inner.parcels(&shown.ring), shown };
+            let tap = |shown: Shown| Tap { parcels: inner.parcels.of(&shown.ring), shown };
             wanted.shown.into_iter().map(tap).collect()
         };
         let terms = Terms { taps, inlet: wanted.sends };
@@ -360,20 +365,6 @@ fn machine(v6_too: bool) -> Vec<IpAddr> {
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Inner {
-    /// One set of payloads for all who are shown a ring.
-    fn parcels(&mut self, ring: &Arc<Ring>) -> Arc<Parcels> {
-        self.parcels.retain(|(_, parcels)| parcels.strong_count() > 0);
-        let known = self.parcels.iter().find(|(of, _)| std::ptr::eq(of.as_ptr(), Arc::as_ptr(ring)));
-        if let Some(known) = known.and_then(|(_, parcels)| parcels.upgrade()) {
-            return known;
-        }
-        let parcels = Arc::new(Parcels::default());
-        self.parcels.push((Arc::downgrade(ring), Arc::downgrade(&parcels)));
-        parcels
     }
 }
 

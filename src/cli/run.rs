@@ -1,6 +1,6 @@
 //! `chowki run`: the gateway.
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use tracing::{error, info};
 
@@ -10,6 +10,7 @@ use crate::{
     config::{self, Loaded, Ports},
     gateway::{Gateway, access::Access, audit::Audit, tls, watchdog},
     host::scope::Scope,
+    rtsp,
 };
 
 /// Run the gateway.
@@ -71,7 +72,10 @@ async fn serve(loaded: Loaded) -> Result<(), String> {
     let scope = Scope::new("chowki");
     let running = start(loaded, &scope, false, axum::Router::new()).await?;
     watchdog::ready();
-    info!(page = %running.page, "ready");
+    match running.rtsp {
+        Some(address) => info!(page = %running.page, rtsp = %format!("rtsp://{address}/"), "ready"),
+        None => info!(page = %running.page, "ready"),
+    }
     super::asked_to_stop().await;
     info!("stopping");
     watchdog::stopping();
@@ -79,20 +83,22 @@ async fn serve(loaded: Loaded) -> Result<(), String> {
     Ok(())
 }
 
-/// A gateway with its API, running.
+/// A gateway with its API and its cameras by RTSP, running.
 pub(super) struct Running {
     /// The gateway.
     pub gateway: Gateway,
     /// Where the page is.
     pub page: String,
-    http: Scope,
+    /// Where the cameras are by RTSP, if they are.
+    pub rtsp: Option<SocketAddr>,
+    outside: Scope,
 }
 
 impl Running {
     /// Stops both, the gateway in its own order, then everything else in `scope`.
     pub async fn stop(self, scope: Scope) {
-        // The page's streams end with their scope; requests under way have a moment.
-        self.http.shutdown(Duration::from_secs(1)).await;
+        // The page's streams and those of RTSP end with their scope; requests under way have a moment.
+        self.outside.shutdown(Duration::from_secs(1)).await;
         self.gateway.stop().await;
         scope.shutdown(Duration::from_secs(2)).await;
     }
@@ -101,9 +107,9 @@ impl Running {
 /// Starts the gateway and its API. `extra` are the demo's own routes.
 pub(super) async fn start(loaded: Loaded, scope: &Scope, demo: bool, extra: axum::Router) -> Result<Running, String> {
     let settings = loaded.config.api.clone();
-    let http = scope.child("http");
+    let outside = scope.child("outside");
     let files = settings.tls.map(|t| tls::Files { cert: t.cert, key: t.key, client_ca: t.client_ca, demanded: false });
-    let tls = files.map(|files| tls::serve(files, &http)).transpose().map_err(|e| super::chain(&e))?;
+    let tls = files.map(|files| tls::serve(files, &outside)).transpose().map_err(|e| super::chain(&e))?;
     let data = loaded.config.data.dir.clone();
     let group = loaded.config.call.groups.first().cloned().unwrap_or_default();
     // Bound before anything runs, served when everything does.
@@ -111,13 +117,28 @@ pub(super) async fn start(loaded: Loaded, scope: &Scope, demo: bool, extra: axum
         format!("cannot listen for HTTP on {}: {e}; free the port, or change `listen` under [api]", settings.listen)
     })?;
     let address = listener.local_addr().map_err(|e| e.to_string())?;
+    let cameras = match &loaded.config.rtsp {
+        Some(settings) => Some(tokio::net::TcpListener::bind(settings.listen).await.map_err(|e| {
+            format!(
+                "cannot listen for RTSP on {}: {e}; free the port, or change `listen` under [rtsp]",
+                settings.listen
+            )
+        })?),
+        None => None,
+    };
     let gateway = Gateway::start(loaded, scope).await.map_err(|e| super::chain(&e))?;
     let access = Arc::new(Access::with_issued(&settings.clients, &data, &group));
-    access.keep_up(&http);
+    access.keep_up(&outside);
+    let audit = Arc::new(Audit::open(&data, &outside).await.map_err(|e| super::chain(&e))?);
     let scheme = if tls.is_some() { "https" } else { "http" };
-    let audit = Arc::new(Audit::open(&data, &http).await.map_err(|e| super::chain(&e))?);
+    let facade = gateway.facade();
+    let rtsp = cameras.as_ref().and_then(|listener| listener.local_addr().ok());
+    if let Some(listener) = cameras {
+        let cameras = Arc::new(rtsp::Cameras::new(facade.clone(), access.clone(), audit.clone()));
+        rtsp::serve(listener, cameras, facade.spectators().clone(), rtsp::Limits::default(), &outside);
+    }
     let (limiter, sessions) = (Arc::default(), Arc::default());
-    let router = api::router(Api { gateway: gateway.facade(), access, sessions, audit, limiter, demo }, extra);
-    api::serve(listener, tls, router, api::Limits::default(), &http);
-    Ok(Running { gateway, page: format!("{scheme}://{address}/"), http })
+    let router = api::router(Api { gateway: facade, access, sessions, audit, limiter, demo }, extra);
+    api::serve(listener, tls, router, api::Limits::default(), &outside);
+    Ok(Running { gateway, page: format!("{scheme}://{address}/"), rtsp, outside })
 }

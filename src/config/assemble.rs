@@ -11,7 +11,7 @@ use super::{
     reader::{Opened, Read, Reader},
     settings::{
         Api, ApiClient, ApiTls, Broker, BrokerClient, BrokerTls, Call, Data, District, Evidence, Headquarters,
-        IceServer, Media, Objects, S3, Supervision, WebRtc, WebRtcTcp,
+        IceServer, Media, Objects, Rtsp, S3, Supervision, WebRtc, WebRtcTcp,
     },
     units::show_size,
 };
@@ -221,6 +221,17 @@ pub(super) fn webrtc(reader: &mut Reader<'_>, keys: &keys::WebRtc, api: &Api) ->
         },
     });
     WebRtc { listen, public, tcp, ice_servers }
+}
+
+/// For the clients of the API, and for everyone where there is none. What it sends is in clear: RTSP has nothing else.
+pub(super) fn rtsp(reader: &mut Reader<'_>, keys: &keys::Rtsp, api: Option<&Api>) -> Option<Rtsp> {
+    let listen = keys.listen.as_ref()?;
+    if !listen.value.ip().is_loopback() && api.is_some_and(|api| api.clients.is_empty()) {
+        reader
+            .warning(Code::Exposed, &listen.at, "everyone who reaches this address may watch every camera")
+            .write("an [[api.client]], or listen = \"127.0.0.1:8554\"");
+    }
+    Some(Rtsp { listen: listen.value })
 }
 
 pub(super) fn call(reader: &mut Reader<'_>, keys: &keys::Call) -> Option<Call> {

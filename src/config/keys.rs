@@ -61,6 +61,8 @@ sections! {
         Default api: Sub<Api>;
         /// How browsers reach live pictures and calls, by WebRTC.
         Default webrtc: Sub<WebRtc>;
+        /// How recorders and players reach the cameras, by RTSP. Without it they do not.
+        Optional rtsp: Sub<Rtsp>;
         /// Who is rung, and what a unit plays.
         Default call: Sub<Call>;
         /// Where incidents and evidence go. Without it the gateway stands alone.
@@ -192,6 +194,12 @@ sections! {
         Optional username: Text = "chowki";
         /// File that holds its password.
         Optional credential_file: SecretFile = "turn.password";
+    }
+
+    /// How recorders and players reach the cameras, by RTSP: rtsp://GATEWAY:8554/CAMERA, for the clients of the API.
+    Rtsp {
+        /// Address and port.
+        Default listen: Listen = "127.0.0.1:8554";
     }
 
     /// Who is rung, and what a unit plays.

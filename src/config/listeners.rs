@@ -20,6 +20,7 @@ pub(super) fn check(reader: &mut Reader<'_>, keys: &keys::Root) {
     }
     all.extend(keys.api.as_ref().and_then(|api| api.value.listen.as_ref()));
     all.extend(keys.webrtc.as_ref().and_then(|webrtc| webrtc.value.tcp.as_ref()));
+    all.extend(keys.rtsp.as_ref().and_then(|rtsp| rtsp.value.listen.as_ref()));
     for (i, listen) in all.iter().enumerate() {
         if let Some(other) = all[..i].iter().find(|other| collide(other.value, listen.value)) {
             let what = format!("{} is taken by {} on line {}", listen.value, other.at.key, reader.line(&other.at));

@@ -39,7 +39,7 @@ pub use render::{count, render_human, render_json};
 pub use schema::schema;
 pub use settings::{
     Api, ApiClient, ApiTls, Broker, BrokerClient, BrokerTls, Call, Config, Data, District, Evidence, Headquarters,
-    IceServer, Media, MqttAddress, Objects, Role, S3, Supervision,
+    IceServer, Media, MqttAddress, Objects, Role, Rtsp, S3, Supervision,
 };
 pub use topic::{NotAFilter, check as check_filter};
 pub use units::{NotAQuantity, duration, rate, show_duration, show_rate, show_size, size};

@@ -108,6 +108,7 @@ fn assemble_all(reader: &mut Reader<'_>, root: &keys::Root) -> Option<(Config, I
     let api = root.api.as_ref().and_then(|api| assemble::api(reader, &api.value, call.as_ref()));
     let webrtc_keys = root.webrtc.as_ref();
     let webrtc = webrtc_keys.zip(api.as_ref()).map(|(keys, api)| assemble::webrtc(reader, &keys.value, api));
+    let rtsp = root.rtsp.as_ref().map(|rtsp| assemble::rtsp(reader, &rtsp.value, api.as_ref()));
     let headquarters =
         root.headquarters.as_ref().map(|hq| assemble::headquarters(reader, &hq.value, district.as_ref()));
     listeners::check(reader, root);
@@ -141,6 +142,10 @@ fn assemble_all(reader: &mut Reader<'_>, root: &keys::Root) -> Option<(Config, I
         broker: broker?,
         api: api?,
         webrtc: webrtc?,
+        rtsp: match rtsp {
+            Some(rtsp) => Some(rtsp?),
+            None => None,
+        },
         headquarters: match headquarters {
             Some(headquarters) => Some(headquarters?),
             None => None,

@@ -22,6 +22,8 @@ pub struct Config {
     pub api: Api,
     /// How browsers reach live pictures and calls.
     pub webrtc: WebRtc,
+    /// How recorders and players reach the cameras; `None`: they do not.
+    pub rtsp: Option<Rtsp>,
     /// Where incidents and evidence go; `None` stands alone.
     pub headquarters: Option<Headquarters>,
     /// What is kept of an incident.
@@ -189,6 +191,13 @@ pub struct IceServer {
     pub login: Option<Login>,
 }
 
+/// `[rtsp]`
+#[derive(Debug, Clone)]
+pub struct Rtsp {
+    /// Address.
+    pub listen: SocketAddr,
+}
+
 /// `[call]`
 #[derive(Debug, Clone)]
 pub struct Call {
@@ -294,6 +303,7 @@ impl Config {
         let plain = self.broker.listen.map(|at| ("broker.listen", at));
         let tls = self.broker.tls.as_ref().map(|tls| ("broker.tls.listen", tls.listen));
         let webrtc = self.webrtc.tcp.as_ref().map(|tcp| ("webrtc.tcp", tcp.listen));
-        plain.into_iter().chain(tls).chain([("api.listen", self.api.listen)]).chain(webrtc).collect()
+        let rtsp = self.rtsp.as_ref().map(|rtsp| ("rtsp.listen", rtsp.listen));
+        plain.into_iter().chain(tls).chain([("api.listen", self.api.listen)]).chain(webrtc).chain(rtsp).collect()
     }
 }

@@ -15,7 +15,11 @@ use crate::{
     config::{ApiClient, Role},
     district::{digest::sha256, hex},
     host::scope::Scope,
+    wire::digest::{Key, Proof},
 };
+
+/// What a digest login is asked of.
+pub const REALM: &str = "chowki";
 
 /// How often it is looked whether tokens were issued or revoked.
 const LOOK: Duration = Duration::from_secs(1);
@@ -45,6 +49,8 @@ struct Known {
     role: Role,
     group: Arc<str>,
     token_hash: Option<[u8; 32]>,
+    /// For whoever proves to know the token instead of sending it.
+    key: Option<Key>,
     /// The common name of its certificate.
     certificate: Option<String>,
 }
@@ -112,6 +118,7 @@ impl Access {
             role: c.role,
             group: c.group.as_str().into(),
             token_hash: c.token.as_ref().map(|token| sha256(token.reveal().as_bytes())),
+            key: c.token.as_ref().map(|token| Key::new(&c.name, REALM, token.reveal())),
             certificate: c.certificate.clone(),
         };
         Self { clients: clients.iter().map(known).collect(), ..Self::default() }
@@ -156,6 +163,7 @@ impl Access {
                 role: t.role,
                 group: t.group.as_deref().map_or_else(|| self.group.clone(), Arc::from),
                 token_hash: Some(hex::decode(&t.sha256)?),
+                key: t.rtsp.clone().map(Key::kept),
                 certificate: None,
             })
         };
@@ -202,7 +210,19 @@ impl Access {
         let issued = self.issued.read().unwrap_or_else(PoisonError::into_inner);
         let all = self.clients.iter().chain(issued.clients.iter().flatten());
         let known = all.fold(None, |found, known| if is(known) { Some(known) } else { found })?;
-        Some(Caller { name: Some(known.name.clone()), role: known.role, group: Some(known.group.clone()) })
+        Some(known.caller())
+    }
+
+    /// Who it is that proves to know its token, its name being the user name. Not whether the proof is fresh.
+    pub fn by_proof(&self, proof: &Proof, method: &str) -> Option<Caller> {
+        let is = |known: &Known| known.key.as_ref().is_some_and(|key| proof.is_by(key, method));
+        self.find(|known| *known.name == *proof.username && is(known))
+    }
+}
+
+impl Known {
+    fn caller(&self) -> Caller {
+        Caller { name: Some(self.name.clone()), role: self.role, group: Some(self.group.clone()) }
     }
 }
 

@@ -16,6 +16,7 @@ use super::{
     intervals::{Interval, Unheld},
     metrics,
     pull::{Holdings, Reel, Source, Unreeled, is_asked},
+    spectators::Spectators,
     status,
     watched::Watched,
     work::Work,
@@ -46,6 +47,7 @@ use crate::{
     media::{
         proof::{self, Draft, Proof},
         reel::KeyFrame,
+        ring::Ring,
     },
     spool::{self, Journal, MediaStore},
 };
@@ -95,6 +97,7 @@ pub(super) struct Shared {
     pub journal: Journal,
     pub media: MediaStore,
     pub watched: Watched,
+    pub spectators: Arc<Spectators>,
     pub hq: Headquarters,
     pub work: mpsc::Sender<Work>,
     pub progress: Arc<Progress>,
@@ -148,6 +151,16 @@ impl Facade {
     pub fn watch(&self, camera: &CameraId, offer: &str) -> Result<Answered, Unwatched> {
         let shown = self.0.feeds.shown(camera, None).ok_or_else(|| Unwatched::NoCamera(camera.clone()))?;
         Ok(self.port()?.begin(Wanted { shown, sends: None }, self.0.feeds.hurry(), offer)?)
+    }
+
+    /// The latest frames of a camera, and all that come.
+    pub fn ring(&self, camera: &CameraId) -> Option<Arc<Ring>> {
+        self.0.feeds.ring(camera).cloned()
+    }
+
+    /// Who watches by RTSP.
+    pub fn spectators(&self) -> &Arc<Spectators> {
+        &self.0.spectators
     }
 
     /// Ends a live session. Whether there was one of that name.

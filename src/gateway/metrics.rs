@@ -30,6 +30,7 @@ pub(super) fn render(shared: &Shared) -> String {
     journal(&mut page, shared);
     cameras(&mut page, shared);
     live(&mut page, shared);
+    rtsp(&mut page, shared);
     uplink(&mut page, shared);
     let mut text = String::new();
     // Writing to a String does not fail.
@@ -186,6 +187,14 @@ fn live(page: &mut Page, shared: &Shared) {
     let stats = calls.stats();
     page.gauge("webrtc_sessions", "Browsers that are shown live pictures", stats.sessions as u64);
     page.counter("webrtc_dropped_datagrams", "Datagrams to browsers that found no room", stats.dropped);
+}
+
+fn rtsp(page: &mut Page, shared: &Shared) {
+    let counted = shared.spectators.counted();
+    page.gauge("rtsp_sessions", "Recorders and players that watch by RTSP", counted.sessions);
+    page.counter("rtsp_begun", "Sessions by RTSP that began to play", counted.begun);
+    page.counter("rtsp_skipped_frames", "Frames left out for clients that were too slow", counted.skipped);
+    page.counter("rtsp_dropped_datagrams", "Datagrams to clients by RTSP that could not be sent", counted.lost);
 }
 
 fn uplink(page: &mut Page, shared: &Shared) {

@@ -34,6 +34,7 @@ pub mod recorders;
 mod settings;
 pub mod shelf;
 mod sound;
+pub mod spectators;
 mod status;
 #[cfg(test)]
 mod three_days;
@@ -244,6 +245,7 @@ impl Gateway {
             journal: journal.clone(),
             media: media.clone(),
             watched,
+            spectators: Arc::default(),
             hq,
             work,
             progress: progress.clone(),

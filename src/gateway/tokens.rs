@@ -14,9 +14,11 @@ use aws_lc_rs::rand;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 
+use super::access::REALM;
 use crate::{
     config::Role,
     district::{clock::Utc, digest::sha256, hex},
+    wire::digest::Key,
 };
 
 /// The file's name in the gateway's data directory.
@@ -63,6 +65,9 @@ pub struct Issued {
     pub issued: Utc,
     /// SHA-256 of the token, lower-case hex.
     pub sha256: String,
+    /// What RTSP's digest login is checked with (RFC 2617 section 3.2.2.2): it lets in by RTSP, and by nothing else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rtsp: Option<String>,
 }
 
 impl Tokens {
@@ -75,7 +80,9 @@ impl Tokens {
         rand::fill(&mut random).map_err(|_| io::Error::other("the system gives no random numbers"))?;
         let token = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(random));
         let sha256 = hex::encode(&sha256(token.as_bytes()));
-        let issued = Issued { id: sha256[..8].to_owned(), name: name.to_owned(), role, group, issued: now, sha256 };
+        let rtsp = Some(Key::new(name, REALM, &token).reveal().to_owned());
+        let issued =
+            Issued { id: sha256[..8].to_owned(), name: name.to_owned(), role, group, issued: now, sha256, rtsp };
         self.all.push(issued.clone());
         Ok((issued, token))
     }

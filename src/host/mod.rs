@@ -5,6 +5,7 @@ pub mod bulkhead;
 pub mod certificate;
 pub mod clock;
 pub mod doors;
+pub mod ports;
 pub mod scope;
 mod synchronisation;
 pub mod thread;

@@ -153,7 +153,7 @@ impl DecoderRecord for Hvcc {
 
 /// The parameter sets of a stream of pictures, in the order in which a decoder wants them. None where the format says
 /// none that can be read.
-pub(super) fn parameter_sets(format: &Format) -> Vec<Vec<u8>> {
+pub fn parameter_sets(format: &Format) -> Vec<Vec<u8>> {
     match format.codec {
         Codec::H264 => config::<Avcc>(format)
             .map(|avcc| [avcc.sequence_parameter_sets, avcc.picture_parameter_sets].concat())

@@ -15,6 +15,7 @@ pub mod loudness;
 pub mod manifest;
 pub mod opus;
 pub mod packets;
+pub mod parcels;
 pub mod piece;
 pub mod playlist;
 pub mod proof;

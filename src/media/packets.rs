@@ -1,5 +1,8 @@
-//! Frames as RTP payloads that fit into datagrams: RFC 6184 for H.264, RFC 7798 for H.265, one payload for each packet of
-//! sound. Pure.
+//! Frames as RTP payloads that fit into datagrams: RFC 6184 for H.264, RFC 7798 for H.265, RFC 2435 for JPEG, RFC 3640 for
+//! AAC, one payload for each packet of other sound. Pure.
+
+pub mod aac;
+mod jpeg;
 
 use std::sync::Arc;
 
@@ -20,14 +23,15 @@ const AP: u8 = 48;
 const FU: u8 = 49;
 
 /// A frame as payloads of at most `most` bytes. A key frame has the parameter sets before it: whoever joins needs no
-/// others. None: WebRTC and RTP have no payload for it here (JPEG, AAC).
+/// others. None: RTP has no payload for it (JPEG that no camera sends by RTP, AAC beyond its limits).
 ///
 /// What follows a NAL unit whose length is wrong is left out.
 pub fn payloads(frame: &Frame, most: usize) -> Option<Payloads> {
     match frame.format.codec {
         Codec::Pcmu | Codec::Pcma | Codec::Opus => Some(vec![frame.data.as_ref().into()]),
         Codec::H264 | Codec::H265 => Some(pictures(frame, most)),
-        Codec::Jpeg | Codec::Aac => None,
+        Codec::Jpeg => jpeg::payloads(&frame.data, most),
+        Codec::Aac => aac::payloads(&frame.data, most),
     }
 }
 
@@ -195,7 +199,7 @@ mod tests {
         assert_eq!(payloads(&wrong, 100).unwrap().len(), 1);
         wrong.data = Bytes::from_static(&[0xff; 3]);
         assert!(payloads(&wrong, 100).unwrap().is_empty());
-        assert!(payloads(&frame(Codec::Aac, true, &[]), 100).is_none());
+        assert!(payloads(&frame(Codec::Jpeg, true, &[]), 100).is_none());
     }
 
     proptest! {

@@ -243,6 +243,15 @@ impl Reader {
         self.next = inner.first + inner.frames.len() as u64;
     }
 
+    /// Goes on at the newest key frame, where that is still to come; how many frames are left out.
+    pub fn skip_to_last_key(&mut self) -> u64 {
+        let inner = self.ring.lock();
+        let skipped = inner.keys.back().map_or(0, |key| key.saturating_sub(self.next));
+        drop(inner);
+        self.next += skipped;
+        skipped
+    }
+
     fn poll(&mut self, cx: Option<&mut Context<'_>>) -> Poll<Read> {
         let mut inner = self.ring.lock();
         if self.next < inner.first {
@@ -334,6 +343,19 @@ mod tests {
         let Some(Read::Frame(f)) = r.try_next() else { panic!("no frame") };
         assert!(f.key);
         assert_eq!(f.arrived.since_boot().as_millis() as u64, n * 40);
+    }
+
+    #[test]
+    fn a_reader_that_is_late_goes_on_at_the_newest_key_frame_and_knows_what_it_left_out() {
+        let ring = Ring::new(limits(10_000, 1 << 20));
+        for i in 0..25 {
+            ring.push(frame(Track::Video, i % 10 == 0, i * 40, 10));
+        }
+        let mut r = ring.reader(Start::Arrived(Mono::default()));
+        assert!(matches!(r.try_next(), Some(Read::Frame(f)) if f.ticks == 0));
+        assert_eq!((r.skip_to_last_key(), r.skip_to_last_key()), (19, 0));
+        assert!(matches!(r.try_next(), Some(Read::Frame(f)) if f.key && f.ticks == 20 * 40 * 90));
+        assert_eq!(r.skip_to_last_key(), 0, "no key frame is to come");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! What waits to be written is bounded twice: the kernel's buffer is small, and of ours a second packet is dropped while one
 //! waits. So a voice is never late because a unit reads slowly. What it reads and does not play is its own.
 
-use std::{io, net::IpAddr, time::Duration};
+use std::{io, time::Duration};
 
 use tokio::{
     net::UdpSocket,
@@ -14,7 +14,7 @@ use tokio::{
 use super::{
     dialogue::Dialogue,
     failed::{ANSWER, Failed, STUCK},
-    rtsp::{self, Answer, Incoming},
+    rtsp,
     sdp::{self, Speaker, Without},
 };
 use crate::{
@@ -22,7 +22,8 @@ use crate::{
         clock::Mono,
         inventory::{Source, Transport},
     },
-    host::clock,
+    host::{clock, ports},
+    wire::message::{Incoming, Response},
 };
 
 /// What makes a unit speak of its speaker.
@@ -67,7 +68,7 @@ impl Backchannel {
         let mut link = Dialogue::connect(source).await?;
         let url = source.url.as_str();
         let options = link.ask("OPTIONS", url, &[]).await?;
-        let knows = |method: &str| options.all("public").any(|all| all.split(',').any(|m| m.trim() == method));
+        let knows = |method: &str| options.headers.all("public").any(|all| all.split(',').any(|m| m.trim() == method));
         let question = if knows("GET_PARAMETER") { "GET_PARAMETER" } else { "OPTIONS" };
         let described = link.ask("DESCRIBE", url, &[REQUIRE, ("Accept", "application/sdp")]).await?;
         // Option Not Supported: it does not know what a backchannel is.
@@ -75,7 +76,8 @@ impl Backchannel {
             return Err(Failed::Without { at: link.at, source: Without::Speaker });
         }
         let described = link.accepted("DESCRIBE", described)?;
-        let base = described.header("content-base").or_else(|| described.header("content-location")).unwrap_or(url);
+        let base =
+            described.headers.get("content-base").or_else(|| described.headers.get("content-location")).unwrap_or(url);
         let speaker = sdp::speaker(&String::from_utf8_lossy(&described.body))
             .map_err(|source| Failed::Without { at: link.at, source })?;
         let (all, track) = (rtsp::resolve(base, &speaker.session), rtsp::resolve(base, &speaker.control));
@@ -147,7 +149,7 @@ impl Backchannel {
             () = sleep_until(clock::deadline(until)) => {}
         }
         while let Some(message) = self.link.next()? {
-            if let Incoming::Answer(answer) = message {
+            if let Incoming::Response(answer) = message {
                 self.answered(answer, now)?;
             }
         }
@@ -161,9 +163,9 @@ impl Backchannel {
         Ok(())
     }
 
-    fn answered(&mut self, answer: Answer, now: Mono) -> Result<(), Failed> {
+    fn answered(&mut self, answer: Response, now: Mono) -> Result<(), Failed> {
         let Some((number, _)) = self.asked else { return Ok(()) };
-        if answer.number().is_some_and(|n| n != number) {
+        if answer.headers.number().is_some_and(|n| n != number) {
             return Ok(());
         }
         self.asked = None;
@@ -206,8 +208,10 @@ async fn set_up(link: &mut Dialogue, track: &str, prefers: Transport) -> Result<
         let sockets = match transport {
             Transport::Tcp => None,
             Transport::Udp => {
-                let pair = pair(link.local_ip()).await;
-                Some(pair.map_err(|source| Failed::Broke { at: link.at, source })?)
+                let broke = |source| Failed::Broke { at: link.at, source };
+                let (rtp, rtcp) = ports::pair(link.local_ip().map_err(broke)?).await.map_err(broke)?;
+                let port = rtp.local_addr().map_err(broke)?.port();
+                Some((rtp, rtcp, port))
             }
         };
         let wanted = match &sockets {
@@ -220,10 +224,10 @@ async fn set_up(link: &mut Dialogue, track: &str, prefers: Transport) -> Result<
             continue;
         }
         let answer = link.accepted("SETUP", answer)?;
-        let session = answer.header("session").unwrap_or_default();
+        let session = answer.headers.get("session").unwrap_or_default();
         link.session = session.split(';').next().map(|id| id.trim().to_owned()).filter(|id| !id.is_empty());
         let seconds = rtsp::parameter(session, "timeout").and_then(|t| t.parse().ok()).unwrap_or(60);
-        let given = answer.header("transport").unwrap_or_default();
+        let given = answer.headers.get("transport").unwrap_or_default();
         return Ok((path(link, sockets, given).await?, Duration::from_secs(seconds)));
     }
     Err(Failed::Transport { at: link.at })
@@ -245,19 +249,4 @@ async fn path(link: &Dialogue, sockets: Option<(UdpSocket, UdpSocket, u16)>, giv
     };
     connected.await.map_err(|source| Failed::Broke { at: link.at, source })?;
     Ok(Path::Datagrams { rtp, _rtcp: rtcp })
-}
-
-/// Two neighbouring ports, the first of them even (RFC 3550 section 11).
-async fn pair(ip: io::Result<IpAddr>) -> io::Result<(UdpSocket, UdpSocket, u16)> {
-    let ip = ip?;
-    for _ in 0..64 {
-        let rtp = UdpSocket::bind((ip, 0)).await?;
-        let port = rtp.local_addr()?.port();
-        if port % 2 == 0
-            && let Ok(rtcp) = UdpSocket::bind((ip, port + 1)).await
-        {
-            return Ok((rtp, rtcp, port));
-        }
-    }
-    Err(io::ErrorKind::AddrInUse.into())
 }

@@ -15,7 +15,7 @@ use tokio::{
 
 use super::{
     failed::{ANSWER, Failed},
-    rtsp::{self, Answer, Incoming},
+    rtsp,
 };
 use crate::{
     district::{
@@ -23,6 +23,7 @@ use crate::{
         inventory::{Login, Source},
     },
     host::clock,
+    wire::message::{self, Incoming, Response},
 };
 
 /// For who we are.
@@ -75,7 +76,7 @@ impl Dialogue {
     }
 
     /// Asks, and waits for the answer; proves who we are when that is wanted.
-    pub async fn ask(&mut self, method: &str, uri: &str, headers: &[(&str, &str)]) -> Result<Answer, Failed> {
+    pub async fn ask(&mut self, method: &str, uri: &str, headers: &[(&str, &str)]) -> Result<Response, Failed> {
         for is_last in [false, true] {
             let number = self.send_request(method, uri, headers)?;
             let answer = timeout(ANSWER, self.answer(number)).await;
@@ -92,7 +93,7 @@ impl Dialogue {
     }
 
     /// An answer that says yes.
-    pub fn accepted(&self, what: &str, answer: Answer) -> Result<Answer, Failed> {
+    pub fn accepted(&self, what: &str, answer: Response) -> Result<Response, Failed> {
         match answer.status {
             200..=299 => Ok(answer),
             status => {
@@ -103,12 +104,12 @@ impl Dialogue {
     }
 
     /// Takes what the unit wants as a proof of who we are.
-    pub fn challenged(&mut self, answer: &Answer) -> Result<(), Failed> {
+    pub fn challenged(&mut self, answer: &Response) -> Result<(), Failed> {
         let at = self.at;
         if self.login.is_none() {
             return Err(Failed::NoLogin { at });
         }
-        let all = answer.all("www-authenticate");
+        let all = answer.headers.all("www-authenticate");
         let proof = all.fold(PasswordClient::builder(), |builder, one| builder.challenges(one)).build();
         self.proof = Some(proof.map_err(|why| Failed::Challenge { at, why })?);
         Ok(())
@@ -134,11 +135,11 @@ impl Dialogue {
         Ok(self.number)
     }
 
-    async fn answer(&mut self, number: u32) -> Result<Answer, Failed> {
+    async fn answer(&mut self, number: u32) -> Result<Response, Failed> {
         loop {
             while let Some(message) = self.next()? {
-                if let Incoming::Answer(answer) = message
-                    && answer.number().is_none_or(|n| n == number)
+                if let Incoming::Response(answer) = message
+                    && answer.headers.number().is_none_or(|n| n == number)
                 {
                     return Ok(answer);
                 }
@@ -150,8 +151,9 @@ impl Dialogue {
     /// The next message that has been read. Requests of the unit's own are told that we do nothing for it.
     pub fn next(&mut self) -> Result<Option<Incoming>, Failed> {
         let at = self.at;
-        let message = rtsp::take(&mut self.read).map_err(|source| Failed::Malformed { at, source })?;
-        if let Some(Incoming::Request(Some(number))) = message
+        let message = message::take(&mut self.read).map_err(|source| Failed::Malformed { at, source })?;
+        if let Some(Incoming::Request(request)) = &message
+            && let Some(number) = request.headers.number()
             && self.unsent.is_empty()
         {
             self.unsent.extend(format!("RTSP/1.0 501 Not Implemented\r\nCSeq: {number}\r\n\r\n").into_bytes());

@@ -2,7 +2,8 @@
 
 use std::{io, net::SocketAddr, time::Duration};
 
-use super::{rtsp::Malformed, sdp::Without};
+use super::sdp::Without;
+use crate::wire::message::Malformed;
 
 /// The longest that a unit may take for a connection or an answer.
 pub(super) const ANSWER: Duration = Duration::from_secs(3);

@@ -57,8 +57,8 @@ impl Clip {
 /// One picture of a clip.
 #[derive(Debug, Clone)]
 pub struct Picture {
-    /// Its NAL units with start codes, delimiters left out.
-    pub annex_b: Bytes,
+    /// Its NAL units behind 4-byte lengths, delimiters left out.
+    pub data: Bytes,
     /// Whether a decoder can begin here: an IDR picture, its parameter sets before it.
     pub key: bool,
 }
@@ -105,14 +105,16 @@ impl Film {
             return;
         }
         let key = kept.iter().any(|u| u[0] & 0x1f == TYPE_IDR);
-        let annex_b = kept.iter().flat_map(|u| [&[0, 0, 0, 1], u.as_ref()].concat()).collect::<Vec<u8>>().into();
-        self.pictures.push(Picture { annex_b, key });
+        let behind = |unit: &Bytes| [&(unit.len() as u32).to_be_bytes(), unit.as_ref()].concat();
+        let data = kept.iter().flat_map(behind).collect::<Vec<u8>>().into();
+        self.pictures.push(Picture { data, key });
     }
 
-    /// The picture where someone who comes `n` pictures after the start begins: the last key picture up to there.
-    pub fn entry(&self, n: u64) -> usize {
-        let at = usize::try_from(n % self.pictures.len().max(1) as u64).unwrap_or(0);
-        (0..=at).rev().find(|&i| self.pictures[i].key).unwrap_or(0)
+    /// What a decoder must know of it: the body of an `avcC` box (ISO/IEC 14496-15 section 5.3.3.1).
+    pub fn config(&self) -> Bytes {
+        let length = |set: &Bytes| (set.len() as u16).to_be_bytes();
+        let (sps, pps) = (&self.sps, &self.pps);
+        [&[1, sps[1], sps[2], sps[3], 0xff, 0xe1], &length(sps)[..], sps, &[1], &length(pps), pps].concat().into()
     }
 }
 
@@ -157,11 +159,11 @@ mod tests {
     }
 
     #[test]
-    fn a_viewer_enters_at_a_key_picture() {
+    fn the_configuration_has_both_parameter_sets() {
         let film = Film::cut(Clip::Gate.h264()).unwrap();
-        assert_eq!(film.entry(0), 0);
-        assert_eq!(film.entry(13), 12);
-        assert_eq!(film.entry(120 + 37), 36);
+        let config = film.config();
+        assert_eq!((config[0], config[5], config.len()), (1, 0xe1, 11 + film.sps.len() + film.pps.len()));
+        assert!(config.ends_with(&film.pps) && config[8..].starts_with(&film.sps));
     }
 
     #[test]

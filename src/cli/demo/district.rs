@@ -163,7 +163,10 @@ impl District {
 }
 
 fn head(to: &Written<'_>) -> io::Result<String> {
-    let broker = std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?;
+    let free = || std::net::TcpListener::bind(("127.0.0.1", 0));
+    // Both at once, so that they differ.
+    let (broker, rtsp) = (free()?, free()?);
+    let (broker, rtsp) = (broker.local_addr()?, rtsp.local_addr()?);
     let (data, objects) = (to.place.data(), to.place.objects());
     Ok(format!(
         "# The demo's district: synthetic places, films for cameras. Written by `chowki demo`.\n\
@@ -171,6 +174,7 @@ fn head(to: &Written<'_>) -> io::Result<String> {
          [data]\ndir = {data:?}\nmedia_quota = \"1GiB\"\nkeep_free = \"100MiB\"\n\n\
          [broker]\nlisten = \"{broker}\"\n\n\
          [api]\nlisten = \"127.0.0.1:{}\"\n\n\
+         [rtsp]\nlisten = \"{rtsp}\"\n\n\
          [headquarters]\nmqtt = \"mqtt://{}\"\nobjects = \"file://{}\"\n\n\
          [evidence]\nbefore = \"10s\"\nafter = \"20s\"\ncameras = 3\nradius = 120\n",
         to.page,

@@ -135,7 +135,7 @@ async fn show(args: &Args, place: &Place) -> Result<(), String> {
     let screens = district.buttons.iter().filter(|b| b.screen.is_some()).count();
     let pressing = press_once(&demo, screens, args.press.clone());
     tokio::select! {
-        () = view::show(&demo, &district, &running.page, place, spoken) => {}
+        () = view::show(&demo, &district, &running, place, spoken) => {}
         () = super::asked_to_stop() => {}
         () = ending => {}
         never = pressing => match never {}

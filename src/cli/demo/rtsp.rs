@@ -1,35 +1,42 @@
-//! A small RTSP server (RFC 2326) on loopback that plays the bundled clips as cameras: real time, for ever, with digest
-//! login, over the RTSP connection or by datagrams.
+//! The bundled clips as cameras on loopback: real time, for ever, by the gateway's own RTSP server, with digest login, over the
+//! RTSP connection or by datagrams.
 
-mod auth;
-mod connection;
-mod message;
-mod sdp;
-mod track;
+mod show;
 
 use std::{
     collections::HashMap,
     io,
-    net::{Ipv4Addr, SocketAddr},
-    sync::Arc,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use tokio::{
     net::TcpListener,
-    sync::{Semaphore, watch},
+    time::{MissedTickBehavior, interval},
 };
 
-use super::clip::{Clip, Film};
+use self::show::{Began, Show};
+use super::clip::Clip;
 use crate::{
-    district::{clock::Mono, inventory::Login},
-    host::{clock::mono, scope::Scope},
+    district::inventory::Login,
+    host::{
+        clock::{mono, wall},
+        scope::Scope,
+    },
+    media::ring::{Limits as Span, Ring},
+    rtsp::{Limits, Offer, Refused, Stage, serve as serve_rtsp},
+    wire::digest::{Key, Proof},
 };
 
+/// The realm that the cameras' login is of.
+const REALM: &str = "chowki demo";
 /// Connections at one time; one more is closed at once.
 const MAX_CONNECTIONS: usize = 128;
-/// Rest after the system refused to accept (no file descriptors).
-const ACCEPT_REST: Duration = Duration::from_millis(200);
+/// From one look at what is due to the next: a piece of sound.
+const LOOK: Duration = Duration::from_millis(20);
+/// What a camera keeps: viewers begin at the last key picture, a second ago at most.
+const SPAN: Span = Span { span: Duration::from_secs(2), bytes: 4 << 20 };
 
 /// A camera of the demo: where it is mounted, and what it shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,29 +83,57 @@ impl DemoCameras {
     /// up again. `false` when there is no such camera.
     pub fn set_up(&self, path: &str, up: bool) -> bool {
         let Some(mount) = self.mounts.by_path.get(path) else { return false };
-        mount.up.send_replace(up);
+        let mut ring = mount.lock();
+        if !up && let Some(ring) = ring.take() {
+            ring.end();
+        } else if up && ring.is_none() {
+            *ring = Some(Ring::new(SPAN));
+        }
         true
     }
 
     /// Whether a camera is up; `None` when there is no such camera.
     pub fn is_up(&self, path: &str) -> Option<bool> {
-        self.mounts.by_path.get(path).map(|mount| *mount.up.borrow())
+        self.mounts.by_path.get(path).map(|mount| mount.lock().is_some())
     }
 }
 
-/// What the connections share.
+/// All cameras.
 struct Mounts {
     by_path: HashMap<String, Mount>,
-    login: Login,
-    /// When the films began.
-    began: Mono,
+    user: Arc<str>,
+    key: Key,
 }
 
-/// One camera.
-struct Mount {
-    film: Arc<Film>,
-    sound: &'static [u8],
-    up: watch::Sender<bool>,
+/// One camera: its ring, while it has power.
+struct Mount(Mutex<Option<Arc<Ring>>>);
+
+impl Mount {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Arc<Ring>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Stage for Mounts {
+    fn realm(&self) -> &'static str {
+        REALM
+    }
+
+    fn is_open(&self) -> bool {
+        false
+    }
+
+    fn admit(&self, proof: &Proof, method: &str) -> Result<Arc<str>, Refused> {
+        let proven = proof.username == *self.user && proof.is_by(&self.key, method);
+        proven.then(|| self.user.clone()).ok_or(Refused::Unproven)
+    }
+
+    fn watched(&self, _who: &str, _from: IpAddr, _camera: &str) {}
+
+    fn offer(&self, camera: &str) -> Offer {
+        let Some(mount) = self.by_path.get(camera) else { return Offer::Unknown };
+        mount.lock().clone().map_or(Offer::Down, Offer::Live)
+    }
 }
 
 /// Serves cameras on a free port of 127.0.0.1 until `scope` stops.
@@ -106,46 +141,38 @@ struct Mount {
 /// # Errors
 /// No port, two cameras with one path, or a damaged clip.
 pub async fn serve(cameras: Vec<DemoCamera>, login: Login, scope: &Scope) -> Result<DemoCameras, DemoCameraError> {
-    let mut by_path = HashMap::new();
-    for camera in cameras {
-        let film = Film::cut(camera.clip.h264()).ok_or(DemoCameraError::Clip(camera.clip))?;
-        let mount = Mount { film: Arc::new(film), sound: camera.clip.ulaw(), up: watch::Sender::new(true) };
-        if by_path.insert(camera.path.clone(), mount).is_some() {
-            return Err(DemoCameraError::Twin(camera.path));
+    let began = Began { mono: mono(), wall: wall() };
+    let (mut by_path, mut shows) = (HashMap::new(), Vec::new());
+    for DemoCamera { path, clip } in cameras {
+        shows.push((path.clone(), Show::new(clip, began).ok_or(DemoCameraError::Clip(clip))?));
+        if by_path.insert(path.clone(), Mount(Mutex::new(Some(Ring::new(SPAN))))).is_some() {
+            return Err(DemoCameraError::Twin(path));
         }
     }
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let address = listener.local_addr()?;
-    let mounts = Arc::new(Mounts { by_path, login, began: mono() });
-    scope.spawn("demo-cameras", accept(listener, mounts.clone(), scope.clone()));
+    let key = Key::new(&login.username, REALM, login.password.reveal());
+    let mounts = Arc::new(Mounts { by_path, user: login.username.into(), key });
+    let limits = Limits { connections: MAX_CONNECTIONS, per_address: MAX_CONNECTIONS, ..Limits::default() };
+    serve_rtsp(listener, mounts.clone(), Arc::default(), limits, scope);
+    scope.spawn("demo-cameras", run(shows, mounts.clone(), scope.clone()));
     Ok(DemoCameras { address, mounts })
 }
 
-async fn accept(listener: TcpListener, mounts: Arc<Mounts>, scope: Scope) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+/// Shows what is due, of all of them.
+async fn run(mut shows: Vec<(String, Show)>, mounts: Arc<Mounts>, scope: Scope) {
+    let stopping = scope.stopping();
+    tokio::pin!(stopping);
+    let mut looks = interval(LOOK);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = scope.stopping() => return,
-        };
-        match accepted {
-            Ok((socket, peer)) => {
-                let Ok(place) = places.clone().try_acquire_owned() else {
-                    tracing::warn!(%peer, limit = MAX_CONNECTIONS, "too many connections to the demo's cameras");
-                    continue;
-                };
-                let served = connection::serve(socket, mounts.clone(), scope.stopping());
-                scope.spawn("demo-camera-connection", async move {
-                    let _place = place;
-                    if let Err(why) = served.await {
-                        tracing::debug!(%peer, %why, "a connection to a demo camera ended");
-                    }
-                });
-            }
-            Err(why) => {
-                tracing::warn!(%why, "the demo's cameras cannot accept a connection");
-                tokio::time::sleep(ACCEPT_REST).await;
-            }
+        tokio::select! {
+            _ = looks.tick() => {}
+            () = &mut stopping => return,
+        }
+        for (path, show) in &mut shows {
+            let ring = mounts.by_path.get(path).and_then(|mount| mount.lock().clone());
+            show.run(mono(), ring.as_deref());
         }
     }
 }

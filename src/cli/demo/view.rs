@@ -17,7 +17,7 @@ use futures::StreamExt;
 use tokio::sync::mpsc;
 
 use super::{Demo, district::District, place::Place};
-use crate::{district::clock::Utc, host::clock};
+use crate::{cli::run::Running, district::clock::Utc, host::clock};
 
 /// Lines that wait to be shown; when full, the newest is left out.
 pub const LINES: usize = 256;
@@ -51,7 +51,8 @@ impl Line {
 }
 
 /// Shows what happens until a key says to end.
-pub async fn show(demo: &Demo, district: &District, page: &str, place: &Place, mut lines: mpsc::Receiver<Line>) {
+pub async fn show(demo: &Demo, district: &District, running: &Running, place: &Place, mut lines: mpsc::Receiver<Line>) {
+    let page = running.page.as_str();
     let tty = stdout().is_terminal() && std::io::stdin().is_terminal();
     let mut screen = Screen { tty, footer: String::new() };
     screen.say(&Line::new(Who::Demo, format!("the district's page is at {page}")));
@@ -60,6 +61,10 @@ pub async fn show(demo: &Demo, district: &District, page: &str, place: &Place, m
             Who::Demo,
             format!("{} has a screen; be it, with your camera and microphone: {at}", button.id),
         ));
+    }
+    if let (Some(rtsp), Some(camera)) = (running.rtsp, district.masts().next()) {
+        let text = format!("each camera is live for players too, such as ffplay rtsp://{rtsp}/{camera}");
+        screen.say(&Line::new(Who::Demo, text));
     }
     screen.say(&Line::new(Who::Demo, format!("config, log and headquarters' evidence: {}", place.config().display())));
     if tty {
