@@ -130,7 +130,9 @@ fn audit(gateway: &Gateway, token: &str) -> Vec<Value> {
 
 #[test]
 fn a_token_works_within_seconds_of_its_issue_and_no_longer_once_it_is_taken_back() {
-    let site = Site::new().buttons(1);
+    let port = gateway::quiet_port();
+    let site = Site::new().buttons(1).camera("c1", 10, "rtsp://127.0.0.1:9/none");
+    let site = site.with(&format!("[rtsp]\nlisten = \"127.0.0.1:{port}\""));
     let gateway = site.start();
     assert_eq!(gateway.get("/v1/incidents").status, 200, "nobody is configured: everybody may, on loopback");
     let issued = chowki_token(&site, &["new", "vms", "--role", "puller"]);
@@ -159,10 +161,23 @@ fn a_token_works_within_seconds_of_its_issue_and_no_longer_once_it_is_taken_back
     assert!(chowki_token(&site, &["revoke", "vms"]).status.success());
     assert_eq!(chowki_token(&site, &["revoke", "vms"]).status.code(), Some(1));
     eventually(SOON, "it works no more", || (gateway.get_as(&secret, "/v1/incidents").status == 401).then_some(()));
-    assert_eq!(by_cookie(), 401);
+    assert_eq!((by_cookie(), rtsp(port, "vms", &secret)), (401, 401));
     assert_eq!(gateway.get("/v1/incidents").status, 401, "that nobody has a token now opens no door");
     drop(gateway);
     assert_eq!(site.start().get("/v1/incidents").status, 401, "nor does a restart");
+}
+
+/// How DESCRIBE of a camera is answered in the end, as ffprobe tells it.
+fn rtsp(port: u16, user: &str, password: &str) -> u16 {
+    let url = format!("rtsp://{user}:{password}@127.0.0.1:{port}/c1");
+    let out = Command::new("ffprobe").args(["-v", "error", "-rtsp_transport", "tcp", &url]).output().unwrap();
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    // "method DESCRIBE failed: 401 Unauthorized", and of other refusals "Server returned 5XX".
+    match () {
+        () if said.contains("401") => 401,
+        () if said.contains("5XX") || said.contains("503") => 503,
+        () => panic!("{said}"),
+    }
 }
 
 /// The cookie that a token is changed for.

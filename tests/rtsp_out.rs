@@ -705,6 +705,8 @@ impl Stage for Show {
         Err(Refused::Unproven)
     }
 
+    fn watched(&self, _who: &str, _from: std::net::IpAddr, _camera: &str) {}
+
     fn offer(&self, camera: &str) -> Offer {
         if camera == "own" { Offer::Live(self.0.clone()) } else { Offer::Unknown }
     }
