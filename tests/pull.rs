@@ -164,6 +164,12 @@ fn what_is_pulled_is_what_headquarters_was_sent_and_a_line_that_breaks_costs_onl
     // Recordings, over a line that breaks three times: each byte comes once.
     let until = chowki::host::clock::wall().before(Duration::from_secs(2));
     let from = until.before(Duration::from_secs(8));
+    // A busy machine may write a little later.
+    eventually(Duration::from_secs(20), "all of it is on disk", || {
+        let held = gateway.get_as("token-of-puller", &format!("/v1/cameras/c1/coverage?from={from}&to={until}")).json();
+        let to = held["intervals"].as_array()?.last()?["to"].as_str()?.parse::<chowki::district::clock::Utc>().ok()?;
+        (until.since(to) < Duration::from_millis(5)).then_some(())
+    });
     let (port, carried) = breaking(gateway.api, vec![300_000, 900_000, 1_500_000]);
     let interval = [format!("--from={from}"), format!("--until={until}")];
     let interval: Vec<&str> = interval.iter().map(String::as_str).collect();
