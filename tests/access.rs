@@ -163,6 +163,10 @@ fn a_token_works_within_seconds_of_its_issue_and_no_longer_once_it_is_taken_back
     eventually(SOON, "it works no more", || (gateway.get_as(&secret, "/v1/incidents").status == 401).then_some(()));
     assert_eq!((by_cookie(), rtsp(port, "vms", &secret)), (401, 401));
     assert_eq!(gateway.get("/v1/incidents").status, 401, "that nobody has a token now opens no door");
+    std::fs::rename(site.data_dir().join("tokens.toml"), site.data_dir().join("aside")).unwrap();
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    assert_eq!(gateway.get("/v1/incidents").status, 401, "nor that their file has gone");
+    std::fs::rename(site.data_dir().join("aside"), site.data_dir().join("tokens.toml")).unwrap();
     drop(gateway);
     assert_eq!(site.start().get("/v1/incidents").status, 401, "nor does a restart");
 }

@@ -1,7 +1,7 @@
 //! Documents that are as the caller knows them are not sent again (RFC 9110 section 13.1.2); others are made smaller.
 
 use axum::{
-    body::{Body, to_bytes},
+    body::{Body, HttpBody, to_bytes},
     extract::Request,
     http::{HeaderValue, Method, StatusCode, header},
     middleware::Next,
@@ -24,8 +24,11 @@ pub async fn tagged(request: Request, next: Next) -> Response {
     let response = next.run(request).await;
     let json = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/json");
     let Some(asked) = asked.filter(|_| json && response.status() == StatusCode::OK) else { return response };
+    // What is in memory already has a known length.
+    if response.body().size_hint().exact().is_none_or(|length| length > MOST as u64) {
+        return response;
+    }
     let (mut parts, body) = response.into_parts();
-    // It is in memory already.
     let Ok(bytes) = to_bytes(body, MOST).await else { return StatusCode::INTERNAL_SERVER_ERROR.into_response() };
     let tag = format!("W/\"{}\"", &hex::encode(&sha256(&bytes))[..32]);
     if let Ok(value) = HeaderValue::from_str(&tag) {

@@ -119,7 +119,7 @@ impl Limiter {
     pub fn file(self: &Arc<Self>, caller: &Caller, from: Option<&Peer>) -> Result<Pass, Problem> {
         let who = Who::of(Some(caller), from);
         let mut callers = self.callers();
-        let counts = callers.entry(who.clone()).or_insert_with(Counts::new);
+        let counts = callers.entry(who.clone()).or_insert_with(|| Counts::new(clock::mono()));
         if counts.files >= FILES_EACH {
             let detail = format!("{FILES_EACH} files are being sent to you already; take one after another");
             return Err(Problem::too_many(detail, 5));
@@ -146,13 +146,12 @@ impl Limiter {
     }
 
     /// Counts a request. The seconds until the next one may come, where this is one too many.
-    fn request(&self, who: Who) -> Result<(), u32> {
-        let now = clock::mono();
+    fn request(&self, who: Who, now: Mono) -> Result<(), u32> {
         let mut callers = self.callers();
         if callers.len() >= REMEMBERED && !callers.contains_key(&who) {
             callers.retain(|_, counts| counts.files > 0 || counts.refilled(now) < AT_ONCE);
         }
-        let counts = callers.entry(who).or_insert_with(Counts::new);
+        let counts = callers.entry(who).or_insert_with(|| Counts::new(now));
         counts.left = counts.refilled(now);
         counts.at = now;
         if counts.left < 1.0 {
@@ -164,8 +163,8 @@ impl Limiter {
 }
 
 impl Counts {
-    fn new() -> Self {
-        Self { files: 0, left: AT_ONCE, at: clock::mono() }
+    fn new(now: Mono) -> Self {
+        Self { files: 0, left: AT_ONCE, at: now }
     }
 
     fn refilled(&self, now: Mono) -> f64 {
@@ -176,7 +175,7 @@ impl Counts {
 /// Lets no caller ask more often than that. It stands behind the guard, so that a caller is known by its name.
 pub async fn in_measure(State(limiter): State<Arc<Limiter>>, request: Request, next: Next) -> Response {
     let who = Who::of(request.extensions().get::<Caller>(), request.extensions().get::<Peer>());
-    match limiter.request(who) {
+    match limiter.request(who, clock::mono()) {
         Ok(()) => next.run(request).await,
         Err(seconds) => {
             let detail =
@@ -212,14 +211,16 @@ mod tests {
     #[test]
     fn who_asks_too_often_waits_and_nobody_else_does() {
         let limiter = Limiter::default();
-        let ask = |name: &str| limiter.request(Who::Client(name.into()));
-        let answered = (0..3_000).filter(|_| ask("a").is_ok()).count();
-        assert!((1_000..1_500).contains(&answered), "{answered}");
-        assert!(ask("b").is_ok());
-        // However many there are, what is remembered is bounded: all of these have their requests back at once.
-        for n in 0..5_000 {
-            let _ = limiter.request(Who::Client(n.to_string().into()));
+        let at = |ms: u64| Mono::from_boot(Duration::from_millis(ms));
+        let ask = |name: &str, ms: u64| limiter.request(Who::Client(name.into()), at(ms)).is_ok();
+        assert_eq!((0..3_000).filter(|_| ask("a", 0)).count(), 1_000, "so many at once");
+        assert!(ask("b", 0));
+        assert_eq!((0..3_000).filter(|_| ask("a", 1_000)).count(), 200, "so many a second");
+        assert_eq!((0..3_000).filter(|_| ask("a", 60_000)).count(), 1_000, "no more than at once are saved up");
+        // However many there are: who has been quiet is forgotten.
+        for n in 0..5_000_u64 {
+            assert!(ask(&n.to_string(), 60_000 + 10 * n));
+            assert!(limiter.callers().len() <= REMEMBERED + 1);
         }
-        assert!(limiter.callers().len() <= 5_002);
     }
 }

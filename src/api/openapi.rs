@@ -1,7 +1,7 @@
 //! What the API is, as an OpenAPI 3.1 document: each route says what it takes and gives where it is made, and the router and
 //! the document are made from the same.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::LazyLock};
 
 use axum::{Json, http::Method, routing::MethodRouter};
 use schemars::{JsonSchema, generate::SchemaSettings};
@@ -215,12 +215,14 @@ fn operation_id(method: &Method, path: &str) -> String {
 }
 
 /// `GET /v1/openapi.json`.
-pub(super) async fn openapi() -> Json<Value> {
-    Json(document())
+pub(super) async fn openapi() -> Json<&'static Value> {
+    // Made once: it says nothing of this gateway.
+    static DOCUMENT: LazyLock<Value> = LazyLock::new(document);
+    Json(&DOCUMENT)
 }
 
 /// The document.
-pub(super) fn document() -> Value {
+fn document() -> Value {
     let mut paths = Map::new();
     for (whose, routes) in routes::all() {
         for route in routes {

@@ -4,7 +4,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -239,9 +239,6 @@ fn set(value: &str, age: Duration, from: Option<&Peer>) -> Response {
     }
     answer
 }
-
-/// Shared by all routes.
-pub type Shared = Arc<Sessions>;
 
 #[cfg(test)]
 mod tests {

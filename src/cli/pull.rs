@@ -202,8 +202,8 @@ async fn pull(args: &Args, gateways: &[(String, Gateway)], place: &Place) -> Exi
         let once = once(args, gateways, place);
         let whole = tokio::select! {
             whole = once => whole,
-            // What was begun is gone on with the next time.
-            () = &mut stop => return exit::FAILED.into(),
+            // What was begun is gone on with the next time. A service that is stopped has not failed.
+            () = &mut stop => return if args.every.is_some() { ExitCode::SUCCESS } else { exit::FAILED.into() },
         };
         let whole = match whole {
             Ok(whole) => whole,

@@ -173,7 +173,12 @@ impl Access {
                 info!(tokens = clients.len(), "tokens that were issued");
                 *write() = Issued { clients: Some(clients), seen };
             }
-            Ok(None) => *write() = Issued::default(),
+            Ok(None) => {
+                let mut issued = write();
+                issued.seen = None;
+                // That the file has gone, or its disk, opens no door.
+                issued.clients = issued.clients.take().map(|_| Vec::new());
+            }
             Err(error) => {
                 warn!(file = %file.display(), %error, "the tokens cannot be read; those of before stay");
                 let mut issued = write();

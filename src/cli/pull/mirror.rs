@@ -21,6 +21,9 @@ use crate::{
     media::manifest::{Manifest, sha256},
 };
 
+/// How often a recording is tried while nothing more of it comes.
+const TRIES: u32 = 5;
+
 /// Incidents in a page.
 const PAGE: usize = 50;
 
@@ -295,7 +298,10 @@ impl Mirror<'_> {
             let (tag, length) = (header("etag"), header("content-length").parse::<u64>().ok());
             if answer.status().as_u16() != 206 {
                 file.restart(&tag).await?;
+            } else if !header("content-range").starts_with(&format!("bytes {}-", file.len)) {
+                return Err(Unpulled::Wrong("another part came than was asked for".into()));
             }
+            let begun = file.len;
             let wanted = length.map(|length| file.len + length);
             let read = async {
                 while let Some(bytes) = next(answer.body_mut()).await? {
@@ -313,11 +319,13 @@ impl Mirror<'_> {
                 }
                 Ok(()) => {}
                 Err(error @ Unpulled::Place(_)) => return Err(error),
-                Err(error) if tried == 5 => return Err(error),
                 Err(_) => {}
             }
             file.pause().await?;
-            if tried == 5 {
+            // A line that breaks but carries something in between gets there in the end.
+            if self.place.resumes() && file.len > begun {
+                tried = 0;
+            } else if tried == TRIES {
                 return Err(Unpulled::Line("the line broke again and again".into()));
             }
         }

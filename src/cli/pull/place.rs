@@ -36,6 +36,11 @@ impl Place {
         }
     }
 
+    /// Whether a recording goes on where it stopped.
+    pub fn resumes(&self) -> bool {
+        matches!(self, Self::Directory(_))
+    }
+
     /// What is there under a name.
     pub async fn get(&self, name: &str) -> Result<Option<Bytes>, Unpulled> {
         match self {
