@@ -16,7 +16,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::watch,
-    time::{sleep, timeout},
+    time::timeout,
 };
 use tokio_rustls::TlsAcceptor;
 use tower_service::Service;
@@ -24,7 +24,7 @@ use tower_service::Service;
 use super::{Problem, limits::Peer, stream::Patient};
 use crate::host::{
     certificate::common_name,
-    doors::{Doors, Pass},
+    doors::{Doors, Pass, accept},
     scope::Scope,
 };
 
@@ -70,7 +70,8 @@ pub fn serve(
         limits: Arc::new(limits),
         scope: scope.clone(),
     };
-    scope.spawn("http", server.accept(listener));
+    let inner = scope.clone();
+    scope.spawn("http", async move { accept(listener, &inner, |stream, peer| server.admit(stream, peer)).await });
 }
 
 async fn in_time(limit: Duration, request: Request, next: Next) -> Response {
@@ -88,22 +89,6 @@ struct Server {
 }
 
 impl Server {
-    async fn accept(self, listener: TcpListener) {
-        let stopping = self.scope.stopping();
-        tokio::pin!(stopping);
-        loop {
-            let accepted = tokio::select! {
-                () = &mut stopping => return,
-                accepted = listener.accept() => accepted,
-            };
-            match accepted {
-                Ok((stream, peer)) => self.admit(stream, peer),
-                // Out of file descriptors, most likely; or the caller has gone already.
-                Err(_) => sleep(Duration::from_millis(50)).await,
-            }
-        }
-    }
-
     fn admit(&self, stream: TcpStream, peer: SocketAddr) {
         let Ok(pass) = self.doors.enter(peer.ip()) else {
             tracing::debug!(%peer, "too many connections to the API");

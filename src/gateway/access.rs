@@ -133,19 +133,8 @@ impl Access {
 
     /// Keeps up with the tokens that are issued and revoked.
     pub fn keep_up(self: &Arc<Self>, scope: &Scope) {
-        let (access, inner) = (self.clone(), scope.clone());
-        scope.spawn("tokens", async move {
-            let stopping = inner.stopping();
-            tokio::pin!(stopping);
-            loop {
-                tokio::select! {
-                    () = &mut stopping => return,
-                    () = tokio::time::sleep(LOOK) => {}
-                }
-                let access = access.clone();
-                let _ = inner.spawn_blocking("tokens", move || access.refresh()).await;
-            }
-        });
+        let access = self.clone();
+        scope.every("tokens", LOOK, move || access.refresh());
     }
 
     /// Reads the file again where it has changed. One that cannot be read changes nothing; but where there never was

@@ -63,33 +63,18 @@ const LOOK: Duration = Duration::from_secs(5);
 pub fn serve(files: Files, scope: &Scope) -> Result<watch::Receiver<Arc<ServerConfig>>, Error> {
     let mut stamps = files.stamps();
     let (current, served) = watch::channel(files.load()?);
-    let inner = scope.clone();
-    scope.spawn("certificates", async move {
-        let stopping = inner.stopping();
-        tokio::pin!(stopping);
-        loop {
-            tokio::select! {
-                () = &mut stopping => return,
-                () = tokio::time::sleep(LOOK) => {}
+    scope.every("certificates", LOOK, move || {
+        let now = files.stamps();
+        // Said once for each change: the files may be half written.
+        if std::mem::replace(&mut stamps, now.clone()) == now {
+            return;
+        }
+        match files.load() {
+            Ok(config) => {
+                info!("the certificate was changed; it is served from now on");
+                current.send_replace(config);
             }
-            let (files, before) = (files.clone(), stamps.clone());
-            let looked = inner.spawn_blocking("certificates", move || {
-                let now = files.stamps();
-                (now != before).then(|| (now, files.load()))
-            });
-            match looked.await {
-                Ok(Some((now, Ok(config)))) => {
-                    info!("the certificate was changed; it is served from now on");
-                    stamps = now;
-                    current.send_replace(config);
-                }
-                Ok(Some((now, Err(error)))) => {
-                    // Said once for each change: the files may be half written.
-                    warn!(%error, "the certificate was changed and cannot be served; the one of before stays");
-                    stamps = now;
-                }
-                Ok(None) | Err(_) => {}
-            }
+            Err(error) => warn!(%error, "the certificate was changed and cannot be served; the one of before stays"),
         }
     });
     Ok(served)

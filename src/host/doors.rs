@@ -3,12 +3,20 @@
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, Ipv6Addr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
+    time::Duration,
 };
+
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::sleep,
+};
+
+use super::scope::Scope;
 
 /// How many connections there are, in all and by address; shared by all of them.
 #[derive(Debug)]
@@ -87,6 +95,26 @@ impl Drop for Pass {
             }
         }
         self.doors.inside.fetch_sub(1, Relaxed);
+    }
+}
+
+/// From one refusal of the system to take a connection to the next try.
+const REFUSED: Duration = Duration::from_millis(50);
+
+/// Takes connections and hands them to `admit`, until the scope stops.
+pub async fn accept(listener: TcpListener, scope: &Scope, mut admit: impl FnMut(TcpStream, SocketAddr)) {
+    let stopping = scope.stopping();
+    tokio::pin!(stopping);
+    loop {
+        let accepted = tokio::select! {
+            () = &mut stopping => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => admit(stream, peer),
+            // Out of file descriptors, most likely; or the caller has gone already.
+            Err(_) => sleep(REFUSED).await,
+        }
     }
 }
 

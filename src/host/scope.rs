@@ -60,6 +60,30 @@ impl Scope {
         })
     }
 
+    /// Looks at something again and again, on a thread that may block, until the scope stops.
+    pub fn every(&self, task: &'static str, period: Duration, look: impl FnMut() + Send + 'static) {
+        let scope = self.clone();
+        self.spawn(task, async move {
+            let stopping = scope.stopping();
+            tokio::pin!(stopping);
+            let mut look = look;
+            loop {
+                tokio::select! {
+                    () = &mut stopping => return,
+                    () = tokio::time::sleep(period) => {}
+                }
+                let looked = scope.spawn_blocking(task, move || {
+                    look();
+                    look
+                });
+                match looked.await {
+                    Ok(again) => look = again,
+                    Err(_) => return,
+                }
+            }
+        });
+    }
+
     /// Runs blocking work in this scope.
     #[allow(clippy::disallowed_methods, reason = "the one place that spawns")]
     pub fn spawn_blocking<T: Send + 'static>(

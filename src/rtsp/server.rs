@@ -6,17 +6,14 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    net::{TcpListener, TcpStream},
-    time::sleep,
-};
+use tokio::net::{TcpListener, TcpStream};
 
 use super::{connection::Connection, stage::Stage};
 use crate::{
     gateway::spectators::Spectators,
     host::{
         bulkhead,
-        doors::{Doors, Pass},
+        doors::{Doors, Pass, accept},
         scope::Scope,
     },
     media::{
@@ -65,26 +62,11 @@ pub fn serve(listener: TcpListener, stage: Arc<dyn Stage>, spectators: Arc<Spect
     let doors = Doors::new(limits.connections, limits.per_address);
     let parcels = Mutex::new(Sets::new(MOST));
     let server = Arc::new(Server { stage, spectators, limits, parcels, doors, scope: scope.clone() });
-    scope.spawn("rtsp", server.accept(listener));
+    let inner = scope.clone();
+    scope.spawn("rtsp", async move { accept(listener, &inner, |stream, peer| server.admit(stream, peer)).await });
 }
 
 impl Server {
-    async fn accept(self: Arc<Self>, listener: TcpListener) {
-        let stopping = self.scope.stopping();
-        tokio::pin!(stopping);
-        loop {
-            let accepted = tokio::select! {
-                () = &mut stopping => return,
-                accepted = listener.accept() => accepted,
-            };
-            match accepted {
-                Ok((stream, peer)) => self.admit(stream, peer),
-                // Out of file descriptors, most likely; or the client has gone already.
-                Err(_) => sleep(Duration::from_millis(50)).await,
-            }
-        }
-    }
-
     fn admit(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) {
         match self.doors.enter(peer.ip()) {
             Ok(pass) => drop(self.scope.spawn("rtsp-connection", self.clone().converse(stream, peer, pass))),

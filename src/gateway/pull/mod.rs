@@ -3,9 +3,11 @@
 
 mod choice;
 mod holdings;
+mod plan;
 mod reel;
 
 pub use holdings::Holdings;
 pub(super) use holdings::is_asked;
-pub(super) use reel::Source;
-pub use reel::{Reel, Unreeled};
+pub(super) use plan::Source;
+pub use plan::Unreeled;
+pub use reel::Reel;
