@@ -327,6 +327,14 @@ fn rules_between_keys_are_told_where_they_break() {
         (format!("[api]\nlisten = \"0.0.0.0:8080\"\n{plain}"), Code::Exposed, "[[api.client]]"),
         (client.to_owned(), Code::Missing, "token_file"),
         (format!("{client}certificate = \"x\"\n"), Code::Missing, "client_ca = "),
+        (
+            format!(
+                "[api.tls]\ncert = \"/c\"\nkey = \"/k\"\nclient_ca = \"/ca\"\n{client}certificate = \"x\"\n{}certificate = \"x\"\n",
+                client.replace("name = \"x\"", "name = \"y\"")
+            ),
+            Code::Duplicate,
+            "already stands",
+        ),
         ("[api]\nlisten = 8080\n".to_owned(), Code::WrongType, "\"0.0.0.0:8080\""),
         ("[api]\nlisten = \"localhost:8080\"\n".to_owned(), Code::BadValue, "127.0.0.1:8080"),
         ("[rtsp]\nlisten = \"0.0.0.0:8554\"\n".to_owned(), Code::Exposed, "watch every camera"),

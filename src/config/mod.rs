@@ -4,6 +4,7 @@
 //! table (`keys.rs`), which the reader, the did-you-mean, the defaults and the JSON [`schema()`] come from.
 
 mod assemble;
+mod callers;
 mod certificate;
 mod fault;
 mod ground;

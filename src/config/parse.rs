@@ -3,7 +3,7 @@
 use toml::de::DeTable;
 
 use super::{
-    assemble,
+    assemble, callers,
     fault::{At, Code, Fault, any_error},
     host::Host,
     items::{self, Around},
@@ -105,10 +105,10 @@ fn assemble_all(reader: &mut Reader<'_>, root: &keys::Root) -> Option<(Config, I
     let data = root.data.as_ref().and_then(|data| assemble::data(reader, &data.value));
     let broker = broker_keys.and_then(|keys| assemble::broker(reader, keys));
     let call = root.call.as_ref().and_then(|call| assemble::call(reader, &call.value));
-    let api = root.api.as_ref().and_then(|api| assemble::api(reader, &api.value, call.as_ref()));
+    let api = root.api.as_ref().and_then(|api| callers::api(reader, &api.value, call.as_ref()));
     let webrtc_keys = root.webrtc.as_ref();
     let webrtc = webrtc_keys.zip(api.as_ref()).map(|(keys, api)| assemble::webrtc(reader, &keys.value, api));
-    let rtsp = root.rtsp.as_ref().map(|rtsp| assemble::rtsp(reader, &rtsp.value, api.as_ref()));
+    let rtsp = root.rtsp.as_ref().map(|rtsp| callers::rtsp(reader, &rtsp.value, api.as_ref()));
     let headquarters =
         root.headquarters.as_ref().map(|hq| assemble::headquarters(reader, &hq.value, district.as_ref()));
     listeners::check(reader, root);
