@@ -47,19 +47,21 @@ pub fn jpeg(frame: &KeyFrame, width: Option<usize>) -> Result<Bytes, StillError>
 }
 
 fn h264(frame: &KeyFrame) -> Result<Picture, StillError> {
+    let full_range = announced(frame, |nal| {
+        let is_one = nal.first().is_some_and(|head| head & 0x1f == 7);
+        let sps = is_one.then(|| rbsp::decode_nal(nal).ok()).flatten()?;
+        let sps = SeqParameterSet::from_bits(rbsp::BitReader::new(&sps[..])).ok()?;
+        let (width, height) = sps.pixel_dimensions().ok()?;
+        let signal = sps.vui_parameters.and_then(|vui| vui.video_signal_type);
+        Some((width, height, signal.is_some_and(|signal| signal.video_full_range_flag)))
+    })?;
     let mut decoder = rusty_h264_decoder::Decoder::new();
     let decoded = decoder.decode(&annex_b(frame)).map_err(|e| match e {
         rusty_h264_decoder::DecodeError::Unsupported(what) => StillError::Unsupported(what.into()),
         other => StillError::Broken(format!("{other:?}")),
     })?;
     let decoded = decoded.ok_or_else(|| StillError::Broken("it is not whole".into()))?;
-    let sps = nal_units(&frame.sets).find(|nal| nal.first().is_some_and(|head| head & 0x1f == 7));
-    let full_range = sps.and_then(|sps| {
-        let sps = SeqParameterSet::from_bits(rbsp::BitReader::new(&rbsp::decode_nal(sps).ok()?[..])).ok()?;
-        Some(sps.vui_parameters?.video_signal_type?.video_full_range_flag)
-    });
-    let planes = [decoded.y, decoded.u, decoded.v];
-    Picture::new(decoded.width, decoded.height, planes, full_range.unwrap_or(false))
+    Picture::new(decoded.width, decoded.height, [decoded.y, decoded.u, decoded.v], full_range)
 }
 
 fn h265(frame: &KeyFrame) -> Result<Picture, StillError> {
@@ -67,6 +69,12 @@ fn h265(frame: &KeyFrame) -> Result<Picture, StillError> {
         rusty_h265::Error::Unsupported(what) => StillError::Unsupported(what.to_string()),
         other => StillError::Broken(other.to_string()),
     };
+    let full_range = announced(frame, |nal| {
+        let is_one = nal.first().is_some_and(|head| head >> 1 & 0x3f == 33);
+        let body = is_one.then(|| nal.get(2..)).flatten()?;
+        let sps = rusty_h265::ps::parse_sps(&rusty_h265::nal::unescape(body).data).ok()?;
+        Some((sps.width, sps.height, sps.vui.is_some_and(|vui| vui.video_full_range_flag)))
+    })?;
     let mut decoder = rusty_h265::Decoder::new();
     decoder.push_annexb(&annex_b(frame), None).map_err(failed)?;
     decoder.flush();
@@ -83,7 +91,20 @@ fn h265(frame: &KeyFrame) -> Result<Picture, StillError> {
     }
     let v = yuv.split_off(width * height + chroma);
     let u = yuv.split_off(width * height);
-    Picture::new(width, height, [yuv, u, v], false)
+    Picture::new(width, height, [yuv, u, v], full_range)
+}
+
+/// Looks at every parameter set that is there before a decoder takes memory for what it announces: width, height, and
+/// whether the whole range of values is used. What the last one says of that.
+fn announced(frame: &KeyFrame, read: impl Fn(&[u8]) -> Option<(u32, u32, bool)>) -> Result<bool, StillError> {
+    let mut full_range = false;
+    for (width, height, full) in nal_units(&frame.sets).chain(nal_units(&frame.data)).filter_map(read) {
+        if width as usize * height as usize > MOST_PIXELS {
+            return Err(StillError::Unsupported(format!("{width}x{height} is too large")));
+        }
+        full_range = full;
+    }
+    Ok(full_range)
 }
 
 /// Its parameter sets and itself, with start codes in place of lengths.
@@ -173,6 +194,33 @@ impl ImageBuffer for Picture {
         for (plane, buffer) in [u, v].into_iter().zip(&mut buffers[1..]) {
             let row = &plane[y / 2 * stride..][..stride];
             buffer.extend((0..self.width).map(|x| row[x / 2]));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// With its length before it.
+    fn nal(bytes: &[u8]) -> Vec<u8> {
+        [&(bytes.len() as u32).to_be_bytes(), bytes].concat()
+    }
+
+    #[test]
+    fn what_announces_more_pixels_than_a_camera_has_is_refused_before_it_is_decoded() {
+        // Baseline, 16,384 x 16,384: profile, level, ids and counts by exp-Golomb, 1,024 macroblocks each way.
+        let side = "000000000010000000000";
+        let bits = ["1", "1", "1", "1", "010", "0", side, side, "1", "1", "0", "0", "1"];
+        let mut text = bits.concat();
+        text.push_str(&"0".repeat((8 - text.len() % 8) % 8));
+        let body = (0..text.len()).step_by(8).map(|at| u8::from_str_radix(&text[at..at + 8], 2).unwrap());
+        let sps: Vec<u8> = [0x67, 66, 0, 62].into_iter().chain(body).collect();
+        for in_band in [false, true] {
+            let (sets, data) = if in_band { (Vec::new(), nal(&sps)) } else { (nal(&sps), Vec::new()) };
+            let frame = KeyFrame { codec: Codec::H264, sets: sets.into(), data: data.into(), at_us: 0 };
+            let refused = jpeg(&frame, None).unwrap_err().to_string();
+            assert!(refused.contains("16384x16384 is too large"), "{refused}");
         }
     }
 }
